@@ -1,7 +1,7 @@
-"""Write captions of scenes for CLIP, with all words of the world, seen or not.
+"""Write captions of scenes for CLIP, which use all words of the world, seen and unseen.
 
 Some combinations of noun, colour and pattern are never written in full (`is_held_out`): they test
-whether CLIP can compose words that it has only met apart.
+whether CLIP can combine words that it has only met separately.
 """
 
 from collections import Counter
@@ -14,13 +14,13 @@ from frozenseg.small_world.nouns import NOUNS
 from frozenseg.small_world.scene import Region, Scene
 from frozenseg.text.vocabulary import Vocabulary
 
-PATTERN_WORDS: dict[str, tuple[str, ...]] = {  # the first is the one of `attribute_vocabulary`
+PATTERN_WORDS: dict[str, tuple[str, ...]] = {  # `attribute_vocabulary` uses the first
     "plain": ("plain",),
     "striped": ("striped",),
     "dotted": ("dotted", "spotted"),
     "checkered": ("checkered", "checked"),
 }
-MOST_NAMED = 3  # things in one caption: the small text tower reads 24 tokens
+MOST_NAMED = 3  # things in one caption, because the small text tower reads only 24 tokens
 HELD_OUT_EVERY = 7
 NO_ARTICLE = frozenset(
     "grass sand water snow gravel pebbles earth soil bricks wood planks tiles rock".split()
@@ -30,25 +30,25 @@ PLURALS = {"leaf": "leaves", "fish": "fish"}
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 FRAMES = ("{}", "a photo of {}", "a photo of {}.", "a picture of {}")
 LONG_FRAMES = ("this is a photo of {}", "there is {} in the scene")
-# How often a phrase has pattern and colour, colour alone, pattern alone.
+# The shares of phrases with pattern and colour, with colour only, and with pattern only.
 SOME, RICH = (0.25, 0.17, 0.08), (0.35, 0.2, 0.15)
-FEW_WORDS = 6  # phrases of so many words leave room for a long frame, or for the grounds
+FEW_WORDS = 6  # a phrase of at most this many words leaves room for a long frame or for the grounds
 
 
 def is_held_out(noun: str, colour: str, pattern: str) -> bool:
-    """Whether no caption says these three words of one thing, as for one combination in seven.
+    """Whether no caption uses these three words together for one thing (one combination in seven).
 
-    Every noun, colour and pattern, and every pair of them, still occurs with other partners.
+    Every noun, colour and pattern, and every pair of them, still occurs in other combinations.
     """
     row = list(NOUNS).index(noun) + 2 * list(COLOURS).index(colour)
     return (row + 4 * list(PATTERNS).index(pattern)) % HELD_OUT_EVERY == 0
 
 
 def caption(scene: Scene, generator: np.random.Generator) -> str:
-    """Write a caption, whose wording varies from call to call.
+    """Write a caption of a scene; the wording varies from call to call.
 
-    It names a few of the things, half of the time by noun alone, else with colour, pattern or both;
-    sometimes it counts them, and often it names the grounds.
+    The caption names a few of the things, half of the time only by their nouns, otherwise with
+    colour, pattern or both. Sometimes it counts them, and often it names the grounds.
     """
     things = _things_phrase(scene.things, generator)
     grounds = _grounds_phrase(scene.grounds, generator)
@@ -64,22 +64,26 @@ def caption(scene: Scene, generator: np.random.Generator) -> str:
 
 
 def region_caption(region: Region, generator: np.random.Generator) -> str:
-    """Write a caption of a ground, or of a thing, mostly with its colour, pattern or both."""
+    """Write a caption of a ground or a thing; a thing mostly has its colour, pattern or both."""
     if region.is_thing:
         return _say(_thing_phrase(region, generator, brief=False, shares=RICH), generator)
     return _say(_grounds_phrase([region], generator), generator)
 
 
 def label(scene: Scene) -> str:
-    """Write the shortest caption of a scene of one thing, or of grounds: "a photo of a star"."""
+    """Write the shortest caption of a scene: "a photo of a star".
+
+    It names the first thing or, if the scene has no things, the first ground.
+    """
     region = (scene.things or scene.grounds)[0]
     return f"a photo of {with_article(region.name) if region.is_thing else region.name}"
 
 
 def attribute_vocabulary(*, held_out: bool | None = None) -> Vocabulary:
-    """Make classes of things with colour and pattern ("striped red star").
+    """Return a vocabulary of things with colour and pattern ("striped red star").
 
-    held_out: take those that captions never say (True), those that they may say (False), or all.
+    held_out: True for only the combinations that captions never use, False for only those that they
+    may use, None for all.
     """
     names = [
         (f"{PATTERN_WORDS[pattern][0]} {colour} {noun}",)
@@ -117,7 +121,10 @@ def _say(phrase: str, generator: np.random.Generator) -> str:
 
 
 def _things_phrase(things: list[Region], generator: np.random.Generator) -> str:
-    """Say "a red star, two cups and a fish": some of the things, in any order; "" without any."""
+    """Return a phrase that names some of the things in random order, or "" if there are none.
+
+    Example: "a red star, two cups and a fish".
+    """
     if not things:
         return ""
     counts = Counter(thing.name for thing in things)
@@ -146,7 +153,10 @@ def _thing_phrase(
     brief: bool,
     shares: tuple[float, float, float] = SOME,
 ) -> str:
-    """Say "a striped red star", with all, some or none of its attributes; brief: one at most."""
+    """Return a phrase such as "a striped red star", with all, some or none of the attributes.
+
+    brief: whether the phrase has at most one attribute.
+    """
     noun = str(generator.choice(NOUNS[thing.name].names))
     pattern = str(generator.choice(PATTERN_WORDS[thing.pattern]))
     roll = generator.random()

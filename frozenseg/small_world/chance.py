@@ -1,4 +1,4 @@
-"""Draws that several parts of a scene make alike."""
+"""The random choice of a noun or a ground, in which unseen words may be rarer than seen ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -20,10 +20,10 @@ def pick(
     names: Sequence[str],
     unseen_weight: float,
 ) -> str:
-    """Draw one of `names`; an unseen word comes `unseen_weight` times as often as a seen one."""
-    if unseen_weight == 1:  # other draws than with shares: scenes of version 1 stay as they were
+    """Draw one of `names`; an unseen word is `unseen_weight` times as likely as a seen one."""
+    if unseen_weight == 1:  # drawing with weights would change the scenes of version 1
         return str(generator.choice(list(names)))
     weights = np.array([1.0 if table[name].seen else unseen_weight for name in names])
-    if not weights.any():  # nothing but unseen words fits here
+    if not weights.any():  # there are only unseen words, and their weight is 0
         weights[:] = 1.0
     return str(generator.choice(list(names), p=weights / weights.sum()))

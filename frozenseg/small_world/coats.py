@@ -33,7 +33,7 @@ def _checkered(x: Field, y: Field) -> Field:
     return _soft(np.sin(np.pi * x * 1.2) * np.sin(np.pi * y * 1.2) * 0.35)
 
 
-# Functions of x and y in periods that return the share of the second tone, 0-1.
+# Functions of x and y, measured in periods, that return the share of the second tone, 0-1.
 PATTERNS: dict[str, Callable[[Field, Field], Field]] = {
     "plain": lambda x, y: np.zeros_like(x),
     "striped": _striped,
@@ -43,7 +43,7 @@ PATTERNS: dict[str, Callable[[Field, Field], Field]] = {
 
 
 def vary(colour: str, generator: np.random.Generator) -> np.ndarray:
-    """Draw a shade of a colour that still goes by its name, (3,) RGB in 0-1."""
+    """Draw a shade of a colour that still matches its name: (3,) RGB in 0-1."""
     rgb = np.array(COLOURS[colour], np.float32).reshape(1, 1, 3)
     hue, saturation, value = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)[0, 0]
     hue += generator.uniform(-5, 5)  # degrees
@@ -54,9 +54,10 @@ def vary(colour: str, generator: np.random.Generator) -> np.ndarray:
 
 
 def paint_coat(rgb: np.ndarray, pattern: str, x: Field, y: Field, period: float) -> np.ndarray:
-    """Paint `rgb` with the pattern in a second tone, paler or, on pale colours, darker: (H, W, 3).
+    """Return `rgb` with the pattern in a second tone, which is paler or, for pale colours, darker.
 
-    x, y: pixels in the thing's own frame. period: pixels from stripe to stripe.
+    x, y: (H, W) coordinates in pixels in the thing's own frame. period: pixels from one stripe to
+    the next. The result is (H, W, 3).
     """
     luminance = float(rgb @ np.array([0.3, 0.59, 0.11], np.float32))
     second = 0.22 * rgb + 0.78 if luminance < 0.6 else rgb * np.float32(0.45)

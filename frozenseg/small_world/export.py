@@ -1,12 +1,12 @@
 """Write the world to disk: COCO panoptic JSON and PNG, label maps and an instance JSON.
 
-    ROOT/SPLIT/images/00000001.jpg    JPEG, quality 95, colours at full resolution
+    ROOT/SPLIT/images/00000001.jpg    JPEG, quality 95, no chroma subsampling
     ROOT/SPLIT/panoptic/00000001.png  ids as R + 256 G + 256^2 B, 0 where nothing is annotated
     ROOT/SPLIT/semantic/00000001.png  class ids, 255 where nothing is annotated
     ROOT/SPLIT/panoptic.json, instances.json, world.json (the settings)
 
-Scenes are written in chunks; a chunk's entry in `.chunks` says that its files are whole. A killed
-run therefore goes on where it stopped, and the JSON files appear when all scenes are written.
+Scenes are written in chunks; the entry of a chunk in `.chunks` says that its files are complete. A
+run that was killed therefore continues where it stopped. The JSON files are written at the end.
 """
 
 import multiprocessing
@@ -37,8 +37,9 @@ from frozenseg.text.vocabulary import Vocabulary
 class Split:
     """How a split is made.
 
-    seen_only: whether only seen classes are annotated. scene: makes a scene of a seed and its
-    number. stem: the name of its files without ending.
+    seen_only: whether only seen classes are annotated. scene: a function that makes a scene from a
+    seed and its number. stem: a function that returns the name of its files, without extension,
+    from its number.
     """
 
     seen_only: bool
@@ -46,27 +47,27 @@ class Split:
     stem: Callable[[int], str] = lambda index: f"{index + 1:08d}"
 
 
-# In training scenes unseen things are rare and without annotation: what COCO's list leaves out is
-# rarer than what it names, and a mask without annotation is trained to be no object. In the test
-# split all nouns and grounds are equally frequent.
+# In training scenes, unseen things are rare and not annotated: what COCO's class list leaves out is
+# rarer than what it names, and a predicted mask without annotation is trained to be "no object". In
+# the test split, all nouns and grounds are equally frequent.
 SPLITS = {
     "train": Split(
         seen_only=True,
         scene=lambda seed, n: make_scene(seed, "train", n, SceneOptions(unseen_weight=0.25)),
     ),
     "val": Split(seen_only=False, scene=lambda seed, n: make_scene(seed, "val", n)),
-    # A frame is a scene: a clip of each motion in turn.
+    # Each frame is a scene; the clips show each motion in turn.
     "video_val": Split(
         seen_only=False,
         scene=frame_scene,
         stem=lambda index: "clip_{:04d}_{:06d}".format(*divmod(index, CLIP_FRAMES)),
     ),
 }
-VERSION = 2  # of the world: scenes of the same seed look different in another version
-CHUNK = 25  # scenes
+VERSION = 2  # of the world; in another version, scenes of the same seed look different
+CHUNK = 25  # scenes per chunk
 UNLABELLED = 255
 
-Progress = Callable[[int], object]  # is called with the number of scenes that are newly written
+Progress = Callable[[int], object]  # called with the number of newly written scenes
 
 
 def export_split(
@@ -81,8 +82,9 @@ def export_split(
 ) -> WorldFiles:
     """Write `count` scenes of a split; the files do not depend on the number of processes.
 
-    unannotated: names of classes that training splits leave out too, as if they were unseen ones;
-    a test split has the truth of all classes.
+    unannotated: names of further classes that training splits do not annotate, as if they were
+    unseen; a test split annotates all classes. Raises `UserError` if the folder holds another
+    world.
     """
     files = small_world_files(root, split)
     settings: dict[str, Any] = {"version": VERSION, "split": split, "count": count, "seed": seed}
@@ -113,13 +115,13 @@ def export_split(
 
 
 def _is_complete(files: WorldFiles, settings: dict[str, Any]) -> bool:
-    """Whether all files are written; another world in the same folder is an error."""
+    """Whether all files are written; raises `UserError` if the folder holds another world."""
     if not files.settings.is_file():
         return False
     earlier = read_json(files.settings)
     if earlier != settings:
         raise UserError(
-            f"{files.settings}: the folder holds another world ({earlier}, asked for {settings}); "
+            f"{files.settings}: the folder holds another world ({earlier}, not {settings}); "
             "choose another --output, or remove the folder"
         )
     return files.annotations.is_file() and files.instances.is_file()
@@ -137,7 +139,7 @@ def _run(work: Sequence[Callable[[], int]], processes: int, progress: Progress) 
         try:
             for future in pending:
                 progress(future.result())
-        finally:  # after an error or Ctrl-C, what has not begun is not begun
+        finally:  # after an error or Ctrl-C, start no further chunks
             pool.shutdown(cancel_futures=True)
 
 
@@ -155,7 +157,7 @@ def _export_chunk(
     first: int,
     count: int,
 ) -> int:
-    """Write the scenes from `first` on and then their annotations; return how many they are.
+    """Write the chunk of scenes from `first` on, then their annotations; return its size.
 
     vocabulary: the classes that are annotated.
     """
@@ -171,9 +173,12 @@ def _export_chunk(
 def _export_scene(
     files: WorldFiles, scene: Scene, vocabulary: Vocabulary, image_id: int, stem: str
 ) -> dict[str, Any]:
-    """Write one scene and return its entries in the JSON files. stem: of the names of its files."""
+    """Write one scene and return its entries in the JSON files.
+
+    stem: the name of its files without extension.
+    """
     category_ids, class_ids = _ids_of_names(vocabulary)
-    present = set(np.unique(scene.ids).tolist())  # a frame need not show all of its clip
+    present = set(np.unique(scene.ids).tolist())  # a frame need not show all regions of its clip
     annotated = [r for r in scene.regions if r.name in class_ids and r.id in present]
     labels = np.full(len(scene.regions) + 1, UNLABELLED, np.uint8)
     labels[[region.id for region in annotated]] = [class_ids[r.name] for r in annotated]

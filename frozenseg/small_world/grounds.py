@@ -1,7 +1,7 @@
 """The stuff of the world: textured grounds and their names.
 
-To add a ground: a function `(generator, height, width) -> RGB` and a row in `GROUNDS`; `places`
-says where in a scene it may lie.
+To add a ground, write a function `(generator, height, width) -> RGB` and give it a row in `_ROWS`;
+`places` says where in a scene it may lie.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from frozenseg.small_world.noise import Field, cells, grain, mix, noise, pixel_g
 
 Texture = Callable[[np.random.Generator, int, int], np.ndarray]  # (H, W, 3) float32, 0-1
 
-TOP = "top"  # far away, over the horizon
+TOP = "top"  # far away, above the horizon
 RIDGE = "ridge"  # between the top and the land
 LAND = "land"  # what one stands on outdoors
 WALL = "wall"
@@ -24,8 +24,8 @@ FLOOR = "floor"
 class Ground:
     """A ground of the world.
 
-    names: its synonyms, of which the first is shown.
-    texture: paints it.
+    names: its synonyms; results show the first one.
+    texture: the function that paints it.
     places: where in a scene it may lie.
     seen: whether it is annotated in the training masks.
     """
@@ -146,7 +146,7 @@ def _carpet(generator: np.random.Generator, height: int, width: int) -> np.ndarr
 
 
 def _to_edge(position: Field) -> Field:
-    """Return the distance to the nearest whole number, 0-0.5."""
+    """Return the distance to the nearest integer, 0-0.5."""
     return np.abs(position - np.round(position))
 
 

@@ -1,4 +1,4 @@
-"""Which grounds a scene has and where they lie."""
+"""The layout of a scene: which grounds it has and where they lie."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from frozenseg.small_world.grounds import FLOOR, GROUNDS, LAND, RIDGE, TOP, WALL
 from frozenseg.small_world.noise import Field, mix, pixel_grid
 
 ALL_PLACES = (TOP, RIDGE, LAND, WALL, FLOOR)
-# Draws the name of a ground that fits one of these places; `but` names one that is left out.
+# Draws the name of a ground that fits one of the given places; `but` names a ground to leave out.
 Draw = Callable[..., str]
 SHARES = {"single": 0.25, "outdoors": 0.4, "indoors": 0.2, "patches": 0.15}
 
@@ -21,7 +21,7 @@ class Layout:
     """The grounds of a scene.
 
     grounds: 1-3 names. index: (H, W) int, the position in `grounds` at each pixel. image: (H, W, 3)
-    float32 RGB in 0-1. horizon: y in pixels above which nothing stands; 0: there is none.
+    float32 RGB in 0-1. horizon: y in pixels above which nothing stands; 0 if there is none.
     """
 
     grounds: list[str]
@@ -33,7 +33,7 @@ class Layout:
 def make_layout(
     generator: np.random.Generator, height: int, width: int, *, unseen_weight: float = 1.0
 ) -> Layout:
-    """Arrange grounds: one alone, sky over land, wall over floor, or patches of land.
+    """Arrange grounds: a single one, sky over land, wall over floor, or two patches of land.
 
     unseen_weight: as in `SceneOptions`.
     """
@@ -53,7 +53,7 @@ def make_layout(
         borders = [np.full_like(y, horizon)]
     else:
         names, borders = _patches(generator, draw, x)
-    below = [y - border for border in borders]  # signed pixels; the ground n + 1 is below border n
+    below = [y - border for border in borders]  # signed pixels; ground n + 1 lies below border n
     index = np.zeros((height, width), np.int64)
     for position, distance in enumerate(below, 1):
         index[distance > 0] = position
@@ -63,7 +63,7 @@ def make_layout(
 def _outdoors(
     generator: np.random.Generator, draw: Draw, x: Field, horizon: float
 ) -> tuple[list[str], list[Field]]:
-    """Arrange sky, often mountains, one land, and sometimes a second one in front."""
+    """Arrange a sky, sometimes mountains, one land, and sometimes a second land in front of it."""
     height, width = x.shape
     line = horizon + _wave(generator, x, 0.015 * height)
     names, borders = [draw((TOP,))], []
@@ -99,13 +99,13 @@ def _render(
     for name, distance in zip(names[1:], below, strict=True):
         texture = GROUNDS[name].texture(generator, height, width)
         image = mix(image, texture, np.clip(0.5 + distance, 0, 1))
-        # a soft shade along the border sets the nearer ground off
+        # a soft shade along the border makes the nearer ground stand out
         image = image * (1 - 0.22 * np.exp(-np.abs(distance) / 2.5))[..., None]
     return image.astype(np.float32)
 
 
 def _wave(generator: np.random.Generator, x: Field, amplitude: float, octaves: int = 3) -> Field:
-    """Draw a smooth curve over x of about +-amplitude."""
+    """Draw a smooth random curve over x whose values are within about +-amplitude."""
     total = np.zeros_like(x)
     for octave in range(octaves):
         frequency = generator.uniform(0.6, 1.4) * 2**octave / x.shape[1]

@@ -1,4 +1,4 @@
-"""Random textures: the raw material of the grounds."""
+"""Random textures from which the grounds are painted."""
 
 import itertools
 
@@ -43,8 +43,8 @@ def cells(
 ) -> tuple[Field, Field, Field]:
     """Draw cells around scattered seeds (Worley noise).
 
-    Returns the distances to the nearest and second nearest seed, in cells, and a tone in 0-1 for
-    each cell, all (H, W).
+    size: of a cell, in pixels. Returns the distances to the nearest and second nearest seed, in
+    units of `size`, and the tone of the nearest seed's cell in 0-1, all (H, W).
     """
     y, x = pixel_grid(height, width)
     rows, columns = int(height / size) + 3, int(width / size) + 3

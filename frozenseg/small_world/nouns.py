@@ -1,9 +1,9 @@
 """The things of the world: their names and their shapes.
 
 To add a noun, write a function `Plane -> list[Part]` that draws it into the unit disc (y points
-down), or one that returns the signed distance of its only part, and give it a row in `NOUNS`.
-Vocabulary, splits, captions and exports follow the table, and `tests/small_world/test_tables.py`
-tries every row.
+down), and give it a row in `_ROWS`. For a thing with a single coated part, a function that returns
+its signed distance is enough, wrapped in `_one`. Vocabulary, splits, captions and exports follow
+the table, and `tests/small_world/test_tables.py` tests every row.
 """
 
 from collections.abc import Callable
@@ -37,8 +37,8 @@ class Part:
 class Noun:
     """A thing of the world.
 
-    names: its synonyms, of which the first is shown.
-    parts: draws its surfaces, later ones on top.
+    names: its synonyms; results show the first one.
+    parts: the function that draws its surfaces; later ones lie on top.
     tilt: the largest rotation in degrees at which it still looks like itself.
     seen: whether it is annotated in the training masks.
     """
@@ -50,7 +50,7 @@ class Noun:
 
 
 def _one(shape: Callable[[Plane], Field]) -> Callable[[Plane], list[Part]]:
-    """Return the drawing of a thing that is a single coated part."""
+    """Return a function that draws a thing as a single coated part."""
     return lambda p: [Part(shape(p), COAT)]
 
 

@@ -1,4 +1,4 @@
-"""Write pictures of the world for people: the demo's scenes and a contact sheet."""
+"""Write pictures for people to look at: the demo's scenes, a contact sheet and short videos."""
 
 from pathlib import Path
 from typing import get_args
@@ -14,13 +14,13 @@ from frozenseg.small_world.video import Motion, make_clip
 from frozenseg.small_world.vocabulary import world_vocabulary
 
 DEMO_SEED = 0
-DEMO_SCENES = (34, 3, 18, 36, 33, 11)  # of the stream "demo": chosen by eye
+DEMO_SCENES = (34, 3, 18, 36, 33, 11)  # indices in the stream "demo", chosen by eye
 DEMO_OPTIONS = SceneOptions(sides=(160, 240))
 SHEET_WIDTH, ROW_HEIGHT, GAP = 960, 118, 4  # pixels
 
 
 def demo_scenes() -> list[Scene]:
-    """Return the scenes of `demo/images`, with their truth."""
+    """Return the scenes of `demo/images`, with their ground truth."""
     return [make_scene(DEMO_SEED, "demo", index, DEMO_OPTIONS) for index in DEMO_SCENES]
 
 
@@ -34,7 +34,7 @@ def write_demo(folder: Path) -> None:
 
 
 def write_clips(folder: Path, seed: int) -> list[Path]:
-    """Write a video of each motion, MOTION.mp4, as input of the demo."""
+    """Write a video of each motion, MOTION.mp4, as input for the demo; return their paths."""
     paths = []
     for motion in get_args(Motion):
         clip = make_clip(seed, motion, 0)
@@ -46,7 +46,7 @@ def write_clips(folder: Path, seed: int) -> list[Path]:
 
 
 def image_grid(seed: int, *, rows: int) -> Image.Image:
-    """Draw rows of scenes, each above a row of their truth in the colours of the classes."""
+    """Draw rows of scenes, each above a row of their ground truth in the colours of the classes."""
     sheet = Image.new("RGB", (SHEET_WIDTH, rows * 2 * (ROW_HEIGHT + GAP)), "white")
     index = 0
     for row in range(rows):
@@ -64,7 +64,7 @@ def image_grid(seed: int, *, rows: int) -> Image.Image:
 
 
 def write_sheet(path: Path, seed: int, *, rows: int = 3) -> None:
-    """Write the contact sheet in 256 colours, because a PNG of textures is large otherwise."""
+    """Write the contact sheet in 256 colours, because otherwise a PNG of textures is large."""
     sheet = image_grid(seed, rows=rows)
     palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT)
     sheet = sheet.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
@@ -73,7 +73,7 @@ def write_sheet(path: Path, seed: int, *, rows: int = 3) -> None:
 
 
 def truth_picture(scene: Scene) -> np.ndarray:
-    """Draw every region in the colour of its class, objects in shades of it: (H, W, 3) uint8."""
+    """Draw regions in the colours of their classes, objects in shades of them: (H, W, 3) uint8."""
     labels = world_vocabulary().labels
     classes = np.array([labels.index(region.name) for region in scene.regions])
     flags = np.array([region.is_thing for region in scene.regions])

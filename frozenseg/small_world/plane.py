@@ -1,6 +1,6 @@
 """Signed distances of simple shapes: negative inside, zero on the border, positive outside.
 
-Shapes are drawn on a plane whose unit disc is about the object; x grows to the right, y downwards.
+Shapes are drawn on a plane whose unit disc roughly holds the object; x points right, y down.
 A signed distance gives both the exact mask (the sign at a pixel's centre) and its smooth border.
 """
 
@@ -15,7 +15,7 @@ Corner = tuple[float, float]
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane of pixels. x, y: (H, W) coordinates of their centres in the object's own frame."""
+    """A grid of pixels. x, y: (H, W) coordinates of their centres in the object's own frame."""
 
     x: Field
     y: Field
@@ -29,13 +29,13 @@ class Plane:
         return np.abs(self.circle(cx, cy, radius)) - half_width
 
     def ellipse(self, cx: float, cy: float, a: float, b: float, degrees: float = 0) -> Field:
-        """Return the distance to an ellipse of half axes a, b, exact enough near its border."""
+        """Return the signed distance to an ellipse of half axes a, b, accurate near its border."""
         angle = np.float32(np.deg2rad(degrees))
         x, y = self.x - cx, self.y - cy
         u = (x * np.cos(angle) + y * np.sin(angle)) / a
         v = (y * np.cos(angle) - x * np.sin(angle)) / b
         level, slope = np.hypot(u, v), np.hypot(u / a, v / b)
-        tiny = 1e-6  # in the centre level and slope are 0, and the distance is the shorter axis
+        tiny = 1e-6  # the centre, where level and slope are 0, gets minus the shorter half axis
         return (level - 1) * (level + tiny) / (slope + tiny / min(a, b))
 
     def box(self, cx: float, cy: float, half_width: float, half_height: float) -> Field:
@@ -54,11 +54,11 @@ class Plane:
         return np.hypot(self.x - x0 - along * dx, self.y - y0 - along * dy) - half_width
 
     def above(self, height: float) -> Field:
-        """Return the signed distance to the half plane over a horizontal line."""
+        """Return the signed distance to the half plane above a horizontal line."""
         return self.y - height
 
     def polygon(self, corners: Sequence[Corner]) -> Field:
-        """Return the exact distance to a simple polygon; the even-odd rule gives its inside."""
+        """Return the exact signed distance to a simple polygon (inside by the even-odd rule)."""
         start = np.array(corners, np.float32)[:, :, None, None]  # (E, 2, 1, 1), one row per edge
         end = np.roll(start, -1, axis=0)
         edge = end - start
@@ -89,7 +89,10 @@ def without(field: Field, *cut: Field) -> Field:
 
 
 def regular_star(points: int, inner: float, outer: float) -> list[Corner]:
-    """Return the corners of a star that stands on two points."""
+    """Return the corners of a star with one point at the top.
+
+    inner, outer: the radii of its inner and outer corners.
+    """
     angles = np.arange(2 * points) * np.pi / points - np.pi / 2
     radii = np.where(np.arange(2 * points) % 2 == 0, outer, inner)
     return list(zip(radii * np.cos(angles), radii * np.sin(angles), strict=True))

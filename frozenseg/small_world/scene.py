@@ -1,4 +1,4 @@
-"""Make a scene, an image and what is in it, from (seed, stream, index) alone."""
+"""Make a scene, an image with its ground truth, that depends only on seed, stream and index."""
 
 from dataclasses import dataclass
 
@@ -9,20 +9,20 @@ from frozenseg.small_world.layout import Layout, make_layout
 from frozenseg.small_world.noise import pixel_grid
 from frozenseg.small_world.things import Thing, draw_thing, place_things
 
-# No scene is in two of these streams.
+# No two of these streams share a scene.
 STREAMS = ("train", "val", "demo", "clip", "sam", "clip_test", "sam_test", "video")
-MIN_VISIBLE_SHARE = 0.4  # a thing of which less is visible can no longer be named
+MIN_VISIBLE_SHARE = 0.4  # a thing with a smaller visible share can no longer be named
 MIN_VISIBLE_AREA = 60  # pixels
-NARROWEST_RANGE = 48  # pixels between the shortest and the longest side: no scene is square
+NARROWEST_RANGE = 48  # least width of the range of sides, in pixels, because no scene is square
 
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What scenes are like.
+    """The options of a scene.
 
     sides: the range of height and width in pixels. counts: the fewest and the most things; a
     crowded scene may get fewer. radii: the range of a thing's radius as a share of the shorter
-    side. unseen_weight: how often an unseen noun or ground comes, compared with a seen one.
+    side. unseen_weight: how often an unseen noun or ground is drawn, relative to a seen one.
     """
 
     sides: tuple[int, int] = (128, 256)
@@ -32,12 +32,12 @@ class SceneOptions:
 
     def __post_init__(self) -> None:
         if self.sides[1] - self.sides[0] < NARROWEST_RANGE:
-            raise ValueError(f"sides {self.sides}: at least {NARROWEST_RANGE} pixels apart")
+            raise ValueError(f"sides {self.sides}: must be at least {NARROWEST_RANGE} pixels apart")
 
 
 @dataclass(frozen=True)
 class Region:
-    """What one id of a scene is.
+    """A region of a scene: what the pixels with its id show.
 
     name: the first name of its noun or ground. colour, pattern: "" for a ground.
     """
@@ -51,10 +51,11 @@ class Region:
 
 @dataclass
 class Scene:
-    """A scene and its truth.
+    """A scene and its ground truth.
 
     image: (H, W, 3) uint8 RGB. ids: (H, W) int32, the id of the region whose topmost surface covers
-    the centre of the pixel; every pixel has one. regions: those of ids 1, 2, ..., grounds first.
+    the centre of the pixel; every pixel has one. regions: the regions with ids 1, 2, ..., grounds
+    first.
     """
 
     image: np.ndarray
@@ -77,7 +78,7 @@ class Scene:
 
 
 def make_scene(seed: int, stream: str, index: int, options: SceneOptions | None = None) -> Scene:
-    """Make the scene of a seed, a stream of `STREAMS` and an index, which is always the same."""
+    """Make the scene of a seed, a stream of `STREAMS` and an index; it is always the same."""
     options = options or SceneOptions()
     generator = np.random.default_rng([seed, STREAMS.index(stream), index])
     height, width = _size(generator, options.sides)
@@ -90,10 +91,10 @@ def make_scene(seed: int, stream: str, index: int, options: SceneOptions | None 
         radii=options.radii,
         unseen_weight=options.unseen_weight,
     )
-    light = generator.uniform(0.15, 0.85) * np.pi  # direction from which light falls, over the top
+    light = generator.uniform(0.15, 0.85) * np.pi  # where the light comes from, always above
     image, owner = _draw(layout, things, light)
     kept = _visible(owner, things)
-    if len(kept) < len(things):  # draw again without what is hardly seen
+    if len(kept) < len(things):  # draw again without the things that are hardly visible
         image, owner = _draw(layout, kept, light)
     ids, regions = _number(layout, kept, owner)
     return Scene(develop(generator, image, light), ids, regions)
@@ -101,13 +102,16 @@ def make_scene(seed: int, stream: str, index: int, options: SceneOptions | None 
 
 def _size(generator: np.random.Generator, sides: tuple[int, int]) -> tuple[int, int]:
     height, width = (int(side) for side in generator.integers(sides[0], sides[1] + 1, 2))
-    if abs(height - width) < 16:  # not square: wide, or high where that would be too wide
+    if abs(height - width) < 16:  # too square: make it wide, or high if there is no room
         width = height + 24 if height + 24 <= sides[1] else height - 24
     return height, width
 
 
 def _draw(layout: Layout, things: list[Thing], light: float) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the things: (H, W, 3) float32 in 0-1, and (H, W) int32, which is n + 1 on thing n."""
+    """Draw the things on the grounds.
+
+    Returns the image (H, W, 3) float32 in 0-1, and (H, W) int32: n + 1 on thing n, 0 elsewhere.
+    """
     image = layout.image.copy()
     owner = np.zeros(image.shape[:2], np.int32)
     for number, thing in enumerate(things, 1):
@@ -124,7 +128,7 @@ def _visible(owner: np.ndarray, things: list[Thing]) -> list[Thing]:
 def _number(
     layout: Layout, things: list[Thing], owner: np.ndarray
 ) -> tuple[np.ndarray, list[Region]]:
-    """Give numbers from 1 to the visible grounds, then to the things: ids (H, W), regions."""
+    """Return ids (H, W) and regions, numbered from 1: the visible grounds, then the things."""
     bare = np.unique(layout.index[owner == 0]).tolist()
     regions = [Region(n, layout.grounds[i], False) for n, i in enumerate(bare, 1)]
     ground_ids = np.zeros(len(layout.grounds), np.int32)
@@ -137,7 +141,7 @@ def _number(
 
 
 def develop(generator: np.random.Generator, image: np.ndarray, light: float) -> np.ndarray:
-    """Add light over the whole scene, a tint, noise and sometimes blur: (H, W, 3) uint8."""
+    """Apply light over the entire scene, a tint, noise and sometimes blur: (H, W, 3) uint8."""
     height, width = image.shape[:2]
     y, x = pixel_grid(height, width)
     cosine, sine = np.float32(np.cos(light)), np.float32(np.sin(light))

@@ -1,8 +1,8 @@
 """Sentences about the small world, for a text encoder that never sees a picture.
 
-A large one has read what things look like and what they are good for. So a third of the sentences
-says such things, of seen and unseen names alike; a third are captions, and a third put a name into
-a template of those that class names are put into later.
+A large text encoder has read what things look like and what they are good for. Therefore a third
+of the sentences state such facts, about seen and unseen names alike. A third are captions, and a
+third put a name into one of the templates that class names are put into later.
 """
 
 import numpy as np
@@ -67,7 +67,7 @@ TRAITS: dict[str, tuple[str, ...]] = {
     "repeats a pattern": ("brick wall", "tiles", "carpet", "wood"),
     "has lines between its pieces": ("brick wall", "wood", "tiles"),
 }
-"""What is said of names: the first names of nouns and grounds."""
+"""Facts, each with the nouns and grounds (their first names) of which it is true."""
 
 FRAMES = (
     "{name} {trait}.",
@@ -81,10 +81,10 @@ FRAMES = (
 
 
 def sentence(generator: np.random.Generator) -> str:
-    """Return a sentence of any of the three kinds, in lower case but for templates."""
+    """Return a sentence of a random one of the three kinds, in lower case except for templates."""
     kind = generator.integers(3)
     if kind == 0:
-        return caption(_unseen_by_anyone(generator), generator)
+        return caption(_scene_without_image(generator), generator)
     if kind == 1:
         return fact(generator)
     names = _NAMES[str(generator.choice(list(_NAMES)))]
@@ -93,7 +93,7 @@ def sentence(generator: np.random.Generator) -> str:
 
 
 def fact(generator: np.random.Generator) -> str:
-    """Say what a name looks like, sometimes beside another name of which it is true as well."""
+    """Return a fact about a random name, sometimes with another name of which it is also true."""
     first = str(generator.choice(list(_NAMES)))
     true = [trait for trait, names in TRAITS.items() if first in names]
     trait = str(generator.choice(true))
@@ -111,7 +111,10 @@ def fact(generator: np.random.Generator) -> str:
 
 
 def words() -> list[str]:
-    """Return all words of the sentences and names, sorted, and signs as words of their own."""
+    """Return all words of the sentences and names, sorted.
+
+    Digits and punctuation marks are words of their own.
+    """
     generator = np.random.default_rng(0)
     said = [sentence(generator) for _ in range(6000)]
     said += [*TRAITS, *FRAMES, *_TEMPLATES, *COLOURS]
@@ -128,8 +131,8 @@ def _word(name: str, generator: np.random.Generator) -> str:
     return with_article(str(generator.choice(_NAMES[name])))
 
 
-def _unseen_by_anyone(generator: np.random.Generator) -> Scene:
-    """Return a scene of which there is no picture, only what is in it."""
+def _scene_without_image(generator: np.random.Generator) -> Scene:
+    """Return a random scene that has regions, but only an empty image."""
     count = int(generator.integers(4))
     grounds = generator.choice(list(GROUNDS), size=1 + int(generator.random() < 0.5), replace=False)
     regions = [Region(number, str(name), False) for number, name in enumerate(grounds, 1)]

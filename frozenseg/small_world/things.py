@@ -1,4 +1,4 @@
-"""Place and draw things: coat, light, shadow, and the exact pixels that each covers."""
+"""Place and draw things: coat, light, shadow, and the exact pixels that each thing covers."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from frozenseg.small_world.noise import Field, mix, pixel_grid
 from frozenseg.small_world.nouns import COAT, NOUNS, TRIM
 from frozenseg.small_world.plane import Plane, union
 
-PLAIN_SHARE = 0.4  # of things; the patterns share the rest
-CLOSEST = 0.72  # distance of two things, in sums of their radii: below 1 they may overlap
-REACH = 1.7  # radii from the centre to the end of the shadow; no shape extends beyond 1.25
+PLAIN_SHARE = 0.4  # of things without a pattern; the patterns share the rest equally
+CLOSEST = 0.72  # least distance of two things, in sums of their radii; below 1 they may overlap
+REACH = 1.7  # from the centre to the end of the shadow, in radii; no shape extends beyond 1.25
 
 
 @dataclass
 class Thing:
-    """A noun with a colour and a pattern at a place of the image.
+    """A noun with a colour and a pattern at a place in the image.
 
     name: the first name of the noun.
     colour: the name of its colour.
@@ -27,10 +27,10 @@ class Thing:
     centre: (y, x) in pixels.
     radius: the size of its unit disc in pixels.
     turn: its rotation in radians.
-    mirrored: whether left and right are exchanged.
+    mirrored: whether left and right are swapped.
     stretch: how its two axes differ in scale.
-    period: of its pattern, in pixels.
-    area: the pixels that it would cover alone, known once it is drawn.
+    period: the period of its pattern in pixels.
+    area: the number of pixels that it would cover if no other thing hid it; set once it is drawn.
     """
 
     name: str
@@ -55,15 +55,15 @@ def place_things(
     radii: tuple[float, float],
     unseen_weight: float,
 ) -> list[Thing]:
-    """Place things on an image, the farther ones (higher up) first; some overlap, few are hidden.
+    """Place things on an image; some overlap, few are hidden. Farther ones (higher up) come first.
 
-    size: (height, width) of the image. horizon: y in pixels that things reach down to at least.
+    size: (height, width) of the image. horizon: y in pixels; all things reach down to it.
     counts, radii, unseen_weight: as in `SceneOptions`.
     """
     height, width = size
     things: list[Thing] = []
     count = int(generator.integers(counts[0], counts[1] + 1))
-    for _ in range(8 * count):  # tries: a crowded scene ends with fewer
+    for _ in range(8 * count):  # the number of tries; a crowded scene may get fewer things
         if len(things) == count:
             break
         radius = min(height, width) * generator.uniform(*radii)
@@ -106,10 +106,10 @@ def _random_pattern(generator: np.random.Generator) -> str:
 def draw_thing(
     image: np.ndarray, owner: np.ndarray, thing: Thing, number: int, light: float
 ) -> None:
-    """Draw the thing on top, in place; its pixels in `owner` become `number`, its area is noted.
+    """Draw a thing on top of the image, in place; set its pixels in `owner` to `number`.
 
-    image: (H, W, 3) float32 in 0-1. owner: (H, W) int32. light: the direction in radians from which
-    light falls.
+    Its area is stored in `thing.area`. image: (H, W, 3) float32 in 0-1. owner: (H, W) int32.
+    light: the direction in radians from which light falls.
     """
     window, y, x = _window(thing, *owner.shape)
     u, v = _own_frame(thing, x, y)
@@ -156,7 +156,7 @@ def _coverage(distance: Field) -> Field:
 
 
 def _relief(distance: Field, light: float) -> Field:
-    """Return the brightness of a rounded edge with a dark rim; it is 1 on the flat inside."""
+    """Return the brightness of a rounded edge with a dark rim; it is 1 in the flat interior."""
     width = 5.0  # pixels over which the edge bends away
     rise = np.clip(-distance / width, 0, 1)
     height = cv2.GaussianBlur(width * np.sqrt(1 - (1 - rise) ** 2), (0, 0), 1.0)

@@ -1,4 +1,4 @@
-"""Make a clip of the world, frames and their exact truth, from (seed, motion, index) alone."""
+"""Make a clip of the world, frames with exact ground truth, from only seed, motion and index."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,19 +18,20 @@ from frozenseg.small_world.things import REACH, Thing, draw_thing, place_things
 
 Motion = Literal["moving", "crossing", "panned"]
 CLIP_FRAMES = 24
-NOISE = 2.0  # standard deviation, in grey levels, of what differs from frame to frame
-PANNED = 1.8  # width of a panned scene, in widths of the frame
+NOISE = 2.0  # standard deviation, in grey levels, of the noise that differs between frames
+PANNED = 1.8  # width of a panned scene, in frame widths
 Positions = np.ndarray
 """(T, N, 2) float: y, x of the centres of N things in T frames, in pixels."""
 
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """What clips are like.
+    """The options of a clip.
 
-    size: (height, width) in pixels. frames: how many. fps: frames per second. counts: the fewest
-    and the most things. radii: the range of a thing's radius as a share of the height. speeds: the
-    range of the way that a thing goes in a frame, as a share of the width.
+    size: (height, width) in pixels. frames: the number of frames. fps: frames per second. counts:
+    the fewest and the most things. radii: the range of a thing's radius as a share of the height.
+    speeds: the range of the horizontal distance that a moving thing covers from one frame to the
+    next, as a share of the width.
     """
 
     size: tuple[int, int] = (144, 192)
@@ -43,11 +44,12 @@ class ClipOptions:
 
 @dataclass
 class Clip:
-    """A clip and its truth.
+    """A clip and its ground truth.
 
     images: (T, H, W, 3) uint8 RGB. ids: (T, H, W) int32, the id of the region whose topmost surface
-    covers the centre of the pixel, the same in all frames; 0 where a thing shows less than
-    `MIN_VISIBLE_AREA` pixels. regions: those of ids 1, 2, ..., grounds first.
+    covers the centre of the pixel. A region has the same id in all frames, but a thing is 0 in
+    frames that show fewer than `MIN_VISIBLE_AREA` of its pixels. regions: the regions with ids 1,
+    2, ..., grounds first.
     """
 
     images: np.ndarray
@@ -57,11 +59,11 @@ class Clip:
 
 
 def make_clip(seed: int, motion: Motion, index: int, options: ClipOptions | None = None) -> Clip:
-    """Make the clip of a seed, a motion and an index, which is always the same.
+    """Make the clip of a seed, a motion and an index; it is always the same.
 
     motion: "moving": things move at constant speeds, cover each other, enter and leave; "crossing":
-    two things pass each other, one behind the other; "panned": the camera passes over a scene that
-    stands still.
+    two things pass each other, one behind the other; "panned": the camera pans over a scene that
+    does not move.
     """
     options = options or ClipOptions()
     kinds = get_args(Motion)
@@ -70,7 +72,7 @@ def make_clip(seed: int, motion: Motion, index: int, options: ClipOptions | None
     wide = round(PANNED * width) if motion == "panned" else width
     layout = make_layout(generator, height, wide)
     counts = (2, 2) if motion == "crossing" else options.counts
-    more = 2 if motion == "panned" else 1  # there is more room
+    more = 2 if motion == "panned" else 1  # a panned scene has more room
     things = place_things(
         generator,
         (height, wide),
@@ -88,7 +90,7 @@ def make_clip(seed: int, motion: Motion, index: int, options: ClipOptions | None
             [thing.centre for thing in things], (options.frames, len(things), 2)
         )
     light = generator.uniform(0.15, 0.85) * np.pi
-    look = int(generator.integers(2**32))  # of tint and blur, the same in all frames
+    look = int(generator.integers(2**32))  # the seed of tint and blur, the same in all frames
     images, owners = _render(layout, things, centers, light, look)
     images = images + NOISE * generator.standard_normal(images.shape, np.float32)
     first = len(layout.grounds) + 1
@@ -105,9 +107,9 @@ def make_clip(seed: int, motion: Motion, index: int, options: ClipOptions | None
 
 
 def frame_scene(seed: int, index: int) -> Scene:
-    """Return a frame of the clips of a seed, one of each motion in turn, as a scene.
+    """Return a frame of the clips of a seed as a scene; the clips show each motion in turn.
 
-    Its regions are those of the whole clip, also where the frame does not show them.
+    Its regions are those of the entire clip, even if the frame does not show them.
     """
     number, frame = divmod(index, CLIP_FRAMES)
     kinds = get_args(Motion)
@@ -121,7 +123,7 @@ def _kept_clip(seed: int, motion: Motion, index: int) -> Clip:
 
 
 def _moving(generator: np.random.Generator, things: list[Thing], options: ClipOptions) -> Positions:
-    """Let things pass their places, each in the middle of the clip, at constant speeds."""
+    """Move things at constant speeds; each is at its own place in the middle of the clip."""
     width = options.size[1]
     speed = width * generator.uniform(*options.speeds, len(things))
     across = speed * generator.choice([-1, 1], len(things))
@@ -132,7 +134,7 @@ def _moving(generator: np.random.Generator, things: list[Thing], options: ClipOp
 
 
 def _crossing(things: list[Thing], options: ClipOptions) -> tuple[list[Thing], Positions]:
-    """Let two things of one size pass each other, the first behind the second."""
+    """Let two things of the same size pass each other, the first behind the second."""
     height, width = options.size
     radius = 0.2 * height
     pair = [
@@ -148,7 +150,10 @@ def _crossing(things: list[Thing], options: ClipOptions) -> tuple[list[Thing], P
 def _render(
     layout: Layout, things: list[Thing], centers: Positions, light: float, look: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw each frame: (T, H, W, 3) float32 in 0-255, and (T, H, W) int32, n + 1 on thing n."""
+    """Draw each frame.
+
+    Returns (T, H, W, 3) float32 in 0-255, and (T, H, W) int32: n + 1 on thing n, 0 elsewhere.
+    """
     size = layout.image.shape[:2]
     images, owners = [], []
     for row in centers:
@@ -163,7 +168,7 @@ def _render(
 
 
 def _windows(frames: np.ndarray, width: int) -> np.ndarray:
-    """Cut a window of this width out of each frame, which moves from the left to the right."""
+    """Cut a window of this width out of each frame; it moves from left to right."""
     lefts = np.linspace(0, frames.shape[2] - width, len(frames)).round().astype(int)
     return np.stack(
         [frame[:, left : left + width] for frame, left in zip(frames, lefts, strict=True)]
@@ -171,7 +176,7 @@ def _windows(frames: np.ndarray, width: int) -> np.ndarray:
 
 
 def _without_slivers(ids: np.ndarray, first: int) -> np.ndarray:
-    """Make void what hardly shows of things. first: the id of the first thing."""
+    """Set the ids of hardly visible things to 0 (void). first: the id of the first thing."""
     ids = ids.astype(np.int32)
     for frame in ids:
         areas = np.bincount(frame.ravel())

@@ -8,7 +8,7 @@ from frozenseg.text.vocabulary import Vocabulary
 
 
 def world_vocabulary(*, seen_only: bool = False, but: Collection[str] = ()) -> Vocabulary:
-    """Return all classes with synonyms, or those that are annotated in the training masks.
+    """Return all classes with synonyms, or only those that are annotated in the training masks.
 
     but: first names of classes to leave out.
     """

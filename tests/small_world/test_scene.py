@@ -1,4 +1,4 @@
-"""Scenes: exact truth against slow, obvious rules; always the same; what was asked for."""
+"""Scenes: exact ground truth against slow, obvious rules; reproducible; with all options."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_a_pixel_belongs_to_the_topmost_thing_at_its_centre() -> None:
 
 @pytest.mark.parametrize("name", NOUNS)
 def test_a_things_window_loses_nothing_of_it(name: str) -> None:
-    """Drawn near a corner, where the window is cut, as in the middle of a larger image."""
+    """A thing near a corner, where its window is cut, looks as in the middle of a larger image."""
     wide, small = np.zeros((90, 90), np.int32), np.zeros((50, 45), np.int32)
     draw_thing(
         np.zeros((90, 90, 3), np.float32), wide, thing(name, (35.2, 34.7), 15.0, 0.4), 1, 2.0
@@ -96,7 +96,7 @@ def _touching(ids: np.ndarray, num_grounds: int) -> bool:
 
 
 def test_the_truth_lies_where_the_picture_shows_it() -> None:
-    """Inside the mask of a plain thing the commonest colour is the one its name says."""
+    """Inside the mask of a plain thing, the commonest colour is that of the thing."""
     table = np.array(list(COLOURS.values())) * 255
     right, asked = 0, 0
     options = SceneOptions(sides=(100, 160), counts=(1, 2), radii=(0.25, 0.3))
@@ -107,7 +107,7 @@ def test_the_truth_lies_where_the_picture_shows_it() -> None:
                 continue
             pixels = scene.image[scene.ids == region.id].astype(float)
             nearest = np.abs(pixels[:, None] - table).sum(axis=2).argmin(axis=1)
-            # parts of fixed colours and the shade of the trim have no say in most nouns
+            # in most nouns, parts of fixed colours and the trim cover fewer pixels
             commonest = np.bincount(nearest, minlength=len(table)).argmax()
             right += int(commonest == list(COLOURS).index(region.colour))
             asked += 1

@@ -17,7 +17,7 @@ SIDE = 96
 
 
 def drawn(name: str) -> tuple[list[Part], np.ndarray, np.ndarray]:
-    """Its parts, its silhouette and the radius of every pixel, on a square of +-1.5."""
+    """Return a noun's parts, silhouette and the radius of every pixel, on a square of +-1.5."""
     y, x = np.mgrid[-1.5 : 1.5 : SIDE * 1j, -1.5 : 1.5 : SIDE * 1j].astype(np.float32)
     parts = NOUNS[name].parts(Plane(x, y))
     return parts, union(*(part.field for part in parts)) < 0, np.hypot(x, y)
@@ -46,7 +46,7 @@ def test_a_noun_fills_its_disc_and_shows_its_coat(name: str) -> None:
     coat = np.zeros_like(silhouette)
     for part in parts:  # later parts cover earlier ones
         coat = np.where(part.field < 0, part.paint == COAT, coat)
-    assert coat[silhouette].mean() > 0.25  # or nobody could tell its colour
+    assert coat[silhouette].mean() > 0.25  # otherwise its colour would be hard to see
 
 
 def test_no_two_nouns_have_the_same_shape() -> None:
@@ -70,7 +70,7 @@ def test_a_ground_is_a_texture_of_any_size(name: str) -> None:
 
 
 def test_grounds_look_different() -> None:
-    """By mean colour and roughness alone, crops of other seeds find their own ground."""
+    """Mean colour and roughness are enough to recognise the ground of a texture of another seed."""
 
     def look(name: str, seed: int) -> np.ndarray:
         texture = GROUNDS[name].texture(np.random.default_rng(seed), 96, 96)

@@ -63,7 +63,7 @@ def test_negative_steps_are_refused(tmp_path: Path) -> None:
 def test_a_run_goes_on_with_its_own_settings_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also those that one command alone has: they decide its samples or its losses."""
+    """Also those that only one command has, because they decide its samples or losses."""
     asked: list[dict[str, object]] = []
 
     def noted(task: object, config: PretrainingConfig, *_: object, **__: object) -> dict:
@@ -81,11 +81,11 @@ def test_images_of_another_run_are_not_taken_for_mosaics(tmp_path: Path) -> None
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "weights.safetensors").touch()
     (tmp_path / "images" / "settings.json").write_text(json.dumps({"steps": 1800}))
-    with pytest.raises(UserError, match="images: is of a run with .*resume with the same"):
+    with pytest.raises(UserError, match="images: holds a run with .*resume with the same"):
         train_small_clip.main(["--output", str(tmp_path), "--resume"])
 
 
-def test_a_run_in_the_place_of_mosaics_is_told_of_before_the_images(tmp_path: Path) -> None:
+def test_a_run_in_the_place_of_mosaics_is_reported_before_the_images(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").touch()
     with pytest.raises(UserError, match="holds a run"):
         train_small_clip.main(["--output", str(tmp_path)])
@@ -149,7 +149,7 @@ def test_a_vit_without_names_is_loaded_as_a_visual_encoder_and_goes_on(
     stopped = tmp_path / "stopped"
     shutil.copytree(tmp_path / "whole", stopped)
     (stopped / "weights.safetensors").unlink()
-    # The checkpoint behind the first step is gone; the one of the last leaves nothing to do.
+    # The checkpoint after the first step is gone; the one after the last leaves nothing to do.
     train_small_vit.main([*run, "--output", str(stopped), "--resume"])
     whole, again = (
         read_state(path / "weights.safetensors") for path in (tmp_path / "whole", stopped)

@@ -1,4 +1,4 @@
-"""Clips are always the same, and their truth is exact and constant over time."""
+"""Clips are reproducible, and their ground truth is exact and consistent over time."""
 
 from pathlib import Path
 from typing import get_args
@@ -30,7 +30,7 @@ def test_a_clip_is_always_the_same(motion: Motion) -> None:
 
 
 def test_a_crossing() -> None:
-    """Two things pass each other; the first is covered in the middle and whole at the ends."""
+    """Two things pass each other; the first is covered in the middle and visible at the ends."""
     clip = make_clip(0, "crossing", 1, ClipOptions(frames=15))
     behind, before = (region.id for region in clip.regions if region.is_thing)
     places = {number: [] for number in (behind, before)}
@@ -46,7 +46,7 @@ def test_a_panned_scene_only_shifts() -> None:
     clip = make_clip(0, "panned", 0, ClipOptions(frames=5))
     shift = round(0.8 * 192 / 4)
     same = clip.ids[0, :, shift:] == clip.ids[1, :, :-shift]
-    assert same.mean() > 0.98  # but for what comes in as a sliver
+    assert same.mean() > 0.98  # except for what comes in as a sliver
     assert np.abs(clip.images[0, :, shift:].astype(int) - clip.images[1, :, :-shift]).mean() < 6
 
 

@@ -19,7 +19,7 @@ from frozenseg.small_world.vocabulary import world_vocabulary
 COUNTS = {"train": 2400, "val": 200, "video_val": 288}
 USUAL = ("train", "val")
 WHAT = "--output, --sheet, --demo or --clips"
-DESCRIBED = "set.yaml"  # names both splits in a few letters
+DESCRIBED = "set.yaml"  # gives the splits short dataset names
 
 
 def main(argv: list[str]) -> int | None:
@@ -66,7 +66,7 @@ def _write(arguments: argparse.Namespace) -> None:
 
 
 def _description(root: Path) -> dict[str, dict[str, str]]:
-    """Return each split that is there as `frozenseg.data.benchmarks.own_yaml` reads it."""
+    """Return each existing split in the form that `frozenseg.data.benchmarks.own_yaml` reads."""
     splits = {split: small_world_files(Path(split), split="") for split in SPLITS}
     fields = ("images", "annotations", "labels", "semantic_labels", "instances")
     return {
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     counts = ", ".join(f"{count} of {split}" for split, count in COUNTS.items())
-    add("--output", type=user_path, help="folder of the splits; a run that was stopped goes on")
+    add("--output", type=user_path, help="folder of the splits; a stopped run continues there")
     add("--split", nargs="+", choices=list(SPLITS), help="splits to write (default: train val)")
     add("--count", type=int, help=f"scenes or frames of a split (default: {counts})")
     add("--seed", type=int, default=0, help="random seed (default: %(default)s)")
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "--processes",
         type=int,
         default=cores,
-        help="that draw; the files do not depend on it (default: %(default)s)",
+        help="processes that draw scenes; the files do not depend on it (default: %(default)s)",
     )
     add("--sheet", type=output_picture, help="write a contact sheet (.png)")
     add("--demo", type=user_path, help="write the demo's scenes and vocabulary into this folder")

@@ -1,4 +1,4 @@
-"""Measure what tracks are worth on clips of the small world, over seeds."""
+"""Compare video results with and without tracks, on clips of the small world, over seeds."""
 
 import argparse
 from functools import partial
@@ -24,7 +24,7 @@ SHOWN = ("VPQ", "VPQ 1", "VPQ 6", "VPQ-things", "VPQ-stuff", "STQ", "AQ", "SQ", 
 
 
 def main(argv: list[str]) -> int | None:
-    """Print the measures of each seed and motion, and their means."""
+    """Print the mean and the range of each measure over the seeds."""
     arguments = _parser().parse_args(argv)
     check_least(arguments, seeds=0, clips=1, frames=1)
     words = world_vocabulary()
@@ -56,7 +56,7 @@ def add_clip(
     clip: Clip,
     arguments: argparse.Namespace,
 ) -> None:
-    """Segment the frames of a clip and keep them in the metric."""
+    """Segment the frames of a clip and add them to the metric."""
     words = world_vocabulary()
     keep = KEEP_SHARE * checked_threshold(arguments.threshold)
     truth = {region.id: words.labels.index(region.name) for region in clip.regions}
@@ -69,7 +69,7 @@ def add_clip(
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    """Return a table in Markdown: the mean over the seeds, and the least and the most."""
+    """Return a Markdown table: the mean over the seeds, with the lowest and highest value."""
     lines = ["| | without tracks | with tracks |", "| --- | --- | --- |"]
     for name in SHOWN:
         scale = 1 if name == SWITCHES else 100
@@ -85,10 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg measure_video", description=__doc__)
     add = parser.add_argument
     add("--config-file", default="small", help="model (default: %(default)s)")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the clips (%(default)s)")
-    add("--clips", type=int, default=2, help="of each motion and seed (default: %(default)s)")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds (default: 0 1 2)")
+    add("--clips", type=int, default=2, help="clips of each motion and seed (default: %(default)s)")
     add("--frames", type=int, default=24, help="frames of a clip (default: %(default)s)")
-    add("--threshold", type=float, default=THRESHOLD, help="as of the demo (%(default)s)")
-    add("--reuse-still", type=float, metavar="LEVEL", help="as of the demo")
-    add("--json", type=output_file, help="write all measures there")
+    add("--threshold", type=float, default=THRESHOLD, help="as in the demo (default: %(default)s)")
+    add("--reuse-still", type=float, metavar="LEVEL", help="as in the demo")
+    add("--json", type=output_file, help="write all measures to this file")
     return parser

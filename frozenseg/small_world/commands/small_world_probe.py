@@ -1,8 +1,8 @@
-"""Ask what SAM's feature map holds that CLIP's levels lack: linear probes of edges.
+"""Find out with linear probes of edges what SAM's feature map holds that CLIP's levels lack.
 
-Each probe calls a cell of 4 x 4 pixels an edge or not, by a linear function of frozen features. It
-is fitted to scenes of which only seen classes are annotated, as the decoder is, and tested on
-others.
+Each probe decides by a linear function of frozen features whether a cell of 4 x 4 pixels has an
+edge. Like the decoder, it is fitted to scenes in which only seen classes are annotated. It is
+tested on other scenes.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from frozenseg.small_world.experiment.probes import Cells, cells_of, choices_of,
 from frozenseg.small_world.scene import make_scene
 from frozenseg.text.vocabulary import Vocabulary
 
-SEED = 21  # of scenes that no training has seen
+SEED = 21  # of scenes that no training has used
 
 
 def main(argv: list[str]) -> int | None:
@@ -72,5 +72,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="device (default: %(default)s)")
     add("--train", type=int, default=150, help="scenes to fit to (default: %(default)s)")
     add("--test", type=int, default=100, help="scenes to test on (default: %(default)s)")
-    add("--json", type=output_file, help="write all numbers there")
+    add("--json", type=output_file, help="write all numbers to this file")
     return parser

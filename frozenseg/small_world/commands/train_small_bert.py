@@ -1,6 +1,6 @@
 """Train a small BERT on sentences of the small world, without pictures.
 
-The encoder is written to OUTPUT/bert, a folder as on the Hugging Face hub.
+The encoder is written to OUTPUT/bert, a folder in the format of the Hugging Face hub.
 """
 
 import argparse

@@ -1,6 +1,7 @@
-"""Train the small CLIP on the small world, from nothing; writes weights.safetensors.
+"""Train the small CLIP on the small world, from scratch; writes weights.safetensors.
 
-First on images, into the folder `images` of --output, then on mosaics.
+The first stage trains on images and writes to the folder `images` of --output; the second stage
+trains on mosaics.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from frozenseg.small_world.pretraining import loop
 from frozenseg.small_world.pretraining.clip import ClipTask, prepare
 
 NAME = "frozenseg_small"
-MOSAIC_BATCH = 24  # scenes a step, each with several windows
+MOSAIC_BATCH = 24  # scenes per step, each with several windows
 MEAN = [255 * value for value in OPENAI_DATASET_MEAN]
 STD = [255 * value for value in OPENAI_DATASET_STD]
 
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int | None:
     steps, resume = arguments.mosaic_steps, arguments.resume
     images = replace(run, folder=run.folder / "images") if steps else run
     if not resume:
-        loop.check_unused(run.folder)  # before hours of images, which come first
+        loop.check_unused(run.folder)  # fail before the first stage, which takes hours
     if steps and resume and (images.folder / loop.WEIGHTS).is_file():
         loop.check_config(images.folder, config)
         model.load_state_dict(read_state(images.folder / loop.WEIGHTS))
@@ -83,8 +84,8 @@ def _task(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg train_small_clip", description=__doc__)
     training_arguments.add_run_arguments(parser, steps=1800, batch=96, tests=1000)
-    easy = "of the steps, with images of one thing and captions of one word (default: %(default)s)"
+    easy = "share of steps with one thing per image and its noun as caption (default: %(default)s)"
     parser.add_argument("--easy-share", type=float, default=0.5, help=easy)
-    mosaics = "afterwards, on mosaics, at half the learning rate; 0: none (default: %(default)s)"
+    mosaics = "steps on mosaics at half the learning rate; 0: none (default: %(default)s)"
     parser.add_argument("--mosaic-steps", type=int, default=900, help=mosaics)
     return parser

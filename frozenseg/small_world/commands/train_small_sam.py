@@ -1,4 +1,4 @@
-"""Train the small SAM on the small world, from nothing; writes weights.safetensors."""
+"""Train the small SAM on the small world, from scratch; writes weights.safetensors."""
 
 import argparse
 
@@ -31,6 +31,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg train_small_sam", description=__doc__)
     training_arguments.add_run_arguments(parser, steps=2400, batch=4, tests=100)
     add = parser.add_argument
-    add("--masks", type=int, default=8, help="an image (default: %(default)s)")
-    add("--rounds", type=int, default=1, help="of prompts an image (default: %(default)s)")
+    add("--masks", type=int, default=8, help="masks per image (default: %(default)s)")
+    add("--rounds", type=int, default=1, help="rounds of prompts (default: %(default)s)")
     return parser

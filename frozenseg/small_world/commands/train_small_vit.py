@@ -1,6 +1,6 @@
 """Train a small ViT on pictures of the small world without any names; writes weights.safetensors.
 
-moco: contrastive, as MoCo v3. dino: self-distillation, as DINO.
+moco: contrastive learning as in MoCo v3. dino: self-distillation as in DINO.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Arguments that the commands share which train the small encoders."""
+"""Arguments that the commands for training the small encoders share."""
 
 import argparse
 import os
@@ -16,17 +16,18 @@ def add_run_arguments(
 ) -> None:
     """Add the shared arguments to a parser, with the defaults of one command.
 
-    tests: how many samples the encoder is tested on. of: what a sample is called.
+    tests: how many samples the encoder is tested on. of: what samples are called, in the plural.
     """
     add = parser.add_argument
     add("--output", type=user_path, required=True, help="folder of weights, checkpoint and metrics")
-    add("--resume", action="store_true", help="go on after the checkpoint in --output")
-    add("--steps", type=int, default=steps, help="of training (default: %(default)s)")
-    add("--batch", type=int, default=batch, help=f"{of} a step (default: %(default)s)")
+    add("--resume", action="store_true", help="continue from the checkpoint in --output")
+    add("--steps", type=int, default=steps, help="training steps (default: %(default)s)")
+    add("--batch", type=int, default=batch, help=f"{of} per step (default: %(default)s)")
     add("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     add("--learning-rate", type=float, default=1e-3, help="learning rate (default: %(default)s)")
-    precisions, precision_help = ("auto", "fp32", "bf16"), "auto: what the machine is fast in"
-    add("--precision", choices=precisions, default="auto", help=f"{precision_help} (default)")
+    precisions = ("auto", "fp32", "bf16")
+    precision_help = "auto: bf16 if natively supported, otherwise fp32 (default: %(default)s)"
+    add("--precision", choices=precisions, default="auto", help=precision_help)
     add(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
@@ -54,9 +55,9 @@ def add_run_arguments(
 def settings_from(
     arguments: argparse.Namespace, *, weight_decay: float, of_task: tuple[str, ...] = ()
 ) -> tuple[PretrainingConfig, RunOptions]:
-    """Take both kinds of settings from the arguments, and seed torch, as a model is made next.
+    """Return both kinds of settings, and seed torch, because the caller builds the model next.
 
-    of_task: the arguments that only this command has and that decide the result.
+    of_task: the arguments that only this command has and that affect the result.
     """
     config = config_from(arguments, weight_decay=weight_decay, of_task=of_task)
     torch.manual_seed(config.seed)
@@ -66,7 +67,7 @@ def settings_from(
 def config_from(
     arguments: argparse.Namespace, *, weight_decay: float, of_task: tuple[str, ...] = ()
 ) -> PretrainingConfig:
-    """Take from the arguments what decides the result."""
+    """Return the settings that decide the result."""
     if arguments.precision == "auto":
         arguments.precision = "bf16" if _has_bfloat16() else "fp32"
     return PretrainingConfig(
@@ -82,7 +83,10 @@ def config_from(
 
 
 def run_from(arguments: argparse.Namespace) -> RunOptions:
-    """Take from the arguments where and how the training runs."""
+    """Return the settings of where and how the training runs, which do not affect the result.
+
+    Raises `UserError` for numbers out of range and for a device that cannot be used.
+    """
     check_least(arguments, workers=0, save_period=1)
     if arguments.test_samples < 1:
         raise UserError(f"{arguments.test_option} {arguments.test_samples}: must be at least 1")

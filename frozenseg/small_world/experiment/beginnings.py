@@ -1,4 +1,4 @@
-"""The weights that runs begin with: parts that two arms share are the same tensors in both."""
+"""The initial weights of runs: parts that two arms share begin with the same tensors in both."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,17 +12,17 @@ from frozenseg.checkpoints.state_dict import read_state, trainable_state, write_
 
 
 def write_beginnings(configs: Mapping[str, CfgNode], folder: Path) -> dict[str, Path]:
-    """Write the first weights of every arm; returns the file of each.
+    """Write the initial weights of every arm; returns the file of each.
 
-    configs: of the arms, by name, each with its SEED. A trained tensor of an arm is that of the
-    first arm which has one of the same name and shape, and random where there is none. Files that
-    are there stay as they are.
+    configs: the configurations of the arms by name, each with its SEED. Arms share their trainable
+    tensors of equal name and shape: each comes from the first arm that has it, which initialises it
+    at random. Existing files stay as they are, and their tensors come before those of other arms.
     """
     paths = {name: folder / f"{name}_seed_{cfg.SEED}.safetensors" for name, cfg in configs.items()}
     missing = [name for name, path in paths.items() if not path.is_file()]
     shared: dict[tuple[str, torch.Size], Tensor] = {}
     if missing:
-        for name in configs:  # in their order: of two tensors that fit, the first one's is shared
+        for name in configs:  # in this order, because the first of two matching tensors is shared
             if name not in missing:
                 _share(read_state(paths[name]), shared)
     for name in missing:
@@ -33,5 +33,5 @@ def write_beginnings(configs: Mapping[str, CfgNode], folder: Path) -> dict[str, 
 def _share(
     state: Mapping[str, Tensor], shared: dict[tuple[str, torch.Size], Tensor]
 ) -> dict[str, Tensor]:
-    """Return a state with the shared tensors, which its own join where there is none."""
+    """Return a state with the shared tensors; add those of its tensors that are not yet shared."""
     return {key: shared.setdefault((key, tensor.shape), tensor) for key, tensor in state.items()}

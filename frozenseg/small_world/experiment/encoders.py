@@ -1,4 +1,4 @@
-"""Small encoders that do not ship: which file an arm reads, and which command makes it."""
+"""Small encoders that are not shipped: which file an arm reads, and which command makes it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +11,7 @@ MADE_BY = {
     "dino": "train_small_vit --method dino",
     "bert": "train_small_bert",
 }
-"""By the folder below that of all encoders."""
+"""The command that makes an encoder, by its folder below that of all encoders."""
 
 
 def check_encoders(options: Iterable[str], folder: Path) -> None:

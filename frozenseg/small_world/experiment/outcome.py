@@ -13,7 +13,7 @@ from frozenseg.files import read_json, write_json
 from frozenseg.small_world.experiment.arms import CONTROL, EXPERIMENTS, Experiment
 from frozenseg.small_world.experiment.paired import Difference, Scored, differences
 
-DIGITS = 3  # of a number in the file
+DIGITS = 3  # decimal places of the numbers in the file
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Outcome:
 
     @property
     def of(self) -> Experiment:
-        """The experiment itself."""
+        """The experiment with this name."""
         return EXPERIMENTS[self.experiment]
 
     @classmethod
@@ -43,7 +43,7 @@ class Outcome:
         found: Mapping[int, Mapping[str, Mapping[int, Scored]]],
         cooldown: float = 0.0,
     ) -> "Outcome":
-        """Make all comparisons, over the seeds that both arms have.
+        """Make all comparisons, each over the seeds that both of its arms have.
 
         found: steps -> arm -> seed -> its scores.
         """
@@ -83,7 +83,7 @@ class Outcome:
 
     @classmethod
     def read(cls, path: Path) -> "Outcome":
-        """Read what `write` has written."""
+        """Read a file that `write` has written; raises `UserError` if it is another file."""
         value = read_json(path)
         try:
             return cls._parsed(value)

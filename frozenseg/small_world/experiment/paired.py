@@ -1,4 +1,4 @@
-"""Differences of two arms, seed by seed, with an interval by the paired bootstrap."""
+"""Differences between two arms, seed by seed, with an interval from the paired bootstrap."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from scipy import stats
 from frozenseg.evaluation.tasks import Summary
 from frozenseg.small_world.experiment.scenes import SceneCounts
 
-CHOICES = 2000  # of seeds and scenes
+CHOICES = 2000  # bootstrap samples of seeds and scenes
 Scored = tuple[Summary, SceneCounts]
 
 
@@ -18,8 +18,8 @@ class Difference:
     """What an arm gains over another one, in points.
 
     per_seed: the difference of each seed.
-    low, high: hold the mean over all seeds and scenes with 95 % confidence; NaN with one seed.
-    over_scenes: whether scenes were chosen anew too, and not seeds alone.
+    low, high: the 95 % interval of the mean over all seeds and scenes; NaN with one seed.
+    over_scenes: whether scenes were resampled too, and not only seeds.
     """
 
     per_seed: tuple[float, ...]
@@ -43,13 +43,13 @@ def differences(
 ) -> dict[str, Difference]:
     """Compare two arms by each metric.
 
-    arm, against: the scores of each seed, of the same seeds in the same order and on the same
-    scenes. seed: of the choices. The bootstrap draws seeds, and scenes where the metric can be
-    computed of them, with replacement; both arms get the same draw, so that what a seed or a scene
-    does to both of them cancels out (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-    chapter 8). A few seeds, drawn from themselves, vary too little: what they do to a mean is
-    widened as Student's t widens it (Hesterberg, What Teachers Should Know about the Bootstrap, The
-    American Statistician, 2015).
+    arm, against: the scores of each seed, for the same seeds in the same order and on the same
+    scenes. seed: of the bootstrap samples. The bootstrap draws seeds with replacement, and also
+    scenes if the metric can be computed from them. Both arms get the same draw, so that what a seed
+    or a scene does to both of them cancels out (Efron and Tibshirani, An Introduction to the
+    Bootstrap, 1993, chapter 8). Samples of a few seeds vary too little, so the part of the mean's
+    variation that comes from seeds is widened as by Student's t (Hesterberg, What Teachers Should
+    Know about the Bootstrap, The American Statistician, 2015).
     """
     chance = np.random.default_rng(seed)
     seeds, scenes = len(arm), arm[0][1].scenes
@@ -77,7 +77,7 @@ def differences(
 
 
 def _widening(seeds: int) -> float:
-    """Return by how much the bootstrap over so few seeds is too narrow, for a normal gain."""
+    """Return the factor by which a bootstrap of this many seeds is too narrow for normal gains."""
     if seeds < 2:
         return 1.0
     upper = 0.975

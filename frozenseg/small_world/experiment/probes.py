@@ -1,8 +1,8 @@
 """Linear probes: how well the edges of regions can be read off the frozen feature maps.
 
-An injector can help only where SAM's map holds something that CLIP's levels lack. A linear
-classifier of cells ("is there an edge in this cell?") on each map, and on several together, says
-what they hold.
+An injector can help only if SAM's map holds something that CLIP's levels lack. A linear classifier
+of cells ("is there an edge in this cell?") on each map, and on several maps together, shows what
+they hold.
 
 Legend: N cells, C channels, h x w cells of `CELL` x `CELL` pixels.
 """
@@ -29,9 +29,9 @@ class Cells:
     """The cells of a scene.
 
     maps: (C, h, w) by the name of the map, each with cells of its own size over the padded image.
-    grid: h and w of the cells of the padded image. inside: those that are wholly in the image.
-    edge: (N,) whether more than one region is in a cell inside. unseen: (N,) whether one of them is
-    of an unseen class.
+    grid: h and w of the cells of the padded image. inside: h and w of those cells that lie entirely
+    in the image. edge: (N,) whether each cell inside has more than one region. unseen: (N,) whether
+    any part of the cell belongs to an unseen class.
     """
 
     maps: Mapping[str, Tensor]
@@ -41,7 +41,7 @@ class Cells:
     unseen: Tensor
 
     def features(self) -> Tensor:
-        """Return all maps, resized to the cells and joined, with a constant behind: (N, C + 1)."""
+        """Return all maps, resized to the cells and joined, then a constant 1: (N, C + 1)."""
         rows = []
         for level in self.maps.values():
             resized = F.interpolate(level[None], self.grid, mode="bilinear", align_corners=False)
@@ -51,10 +51,11 @@ class Cells:
 
 @dataclass(frozen=True)
 class ProbeScores:
-    """What a probe finds in test scenes, in per cent.
+    """The scores of a probe on test scenes, in per cent.
 
-    As many cells are called edges as there are in the training scenes, so precision and recall go
-    together. recall_seen: of edges between seen classes; recall_unseen: of those of unseen ones.
+    The threshold is the one at which, in the training scenes, as many cells are called edges as
+    have one, so precision and recall go together. recall_seen: of edges in cells without an unseen
+    class; recall_unseen: of edges in cells with one.
     """
 
     precision: float
@@ -65,11 +66,11 @@ class ProbeScores:
 def cells_of(
     model: FrozenSeg, scene: Scene, seen: frozenset[str], *, annotated: bool, sides: tuple[int, int]
 ) -> Cells:
-    """Return the cells of a scene under the frozen encoders of a model.
+    """Return the cells of a scene, with the features of the frozen encoders of a model.
 
-    seen: the names of the seen classes. annotated: whether only they have edges, as in training,
-    where regions of unseen classes lie next to one another without one. sides: the shorter and the
-    longest side in pixels to which the scene is resized.
+    seen: the names of the seen classes. annotated: whether regions of unseen classes count as void,
+    as in training, so that there is no edge between two of them. sides: the shorter side in pixels
+    to which the scene is resized, and the limit of the longer one.
     """
     image = resize_to_tensor(scene.image, *sides)
     height, width = scene.ids.shape
@@ -78,7 +79,7 @@ def cells_of(
     features = model.encode(images)
     padded = images.pixels.shape[-2:]
     grid = (padded[0] // CELL, padded[1] // CELL)
-    inside = (size[0] // CELL, size[1] // CELL)  # cells that are wholly in the image
+    inside = (size[0] // CELL, size[1] // CELL)  # cells that lie entirely in the image
 
     levels = dict(features.clip.levels)
     if features.sam is not None:
@@ -109,8 +110,9 @@ def probe(
     share = torch.cat([cells.edge for cells in training]).float().mean().item()
     thresholds = torch.from_numpy(np.quantile(outputs, 1 - share, axis=0)).float()
 
-    # For each choice: cells that are called edges, edges between seen classes, edges of unseen ones
-    # in the rows; all of them, and those that are called edges and are some, in the columns.
+    # For each choice, the rows are the cells that are called edges, the edges between seen classes
+    # and the edges of unseen ones. The columns count all of these, and those of them that are edges
+    # and are called edges.
     counts = torch.zeros(len(choices), 3, 2, dtype=torch.int64)
     for cells in test:
         called = (cells.features() @ weights > thresholds).T  # (choices, N)
@@ -141,8 +143,8 @@ def _fitted(scenes: Sequence[Cells], choices: Sequence[Sequence[str]]) -> Tensor
 
 
 def choices_of(levels: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return what is probed: each map alone; CLIP's two coarse levels, as if it had no fine ones,
-    and all of them, each without and with SAM's map."""
+    """Return the choices of maps to probe: each map alone, then CLIP's two coarsest levels (as if
+    it had no finer ones) and all of its levels, both without and with SAM's map."""
     clip = tuple(name for name in levels if name != "sam")
     together = [maps + more for maps in (clip[-2:], clip) for more in ((), ("sam",))]
     return [*((name,) for name in levels), *together]

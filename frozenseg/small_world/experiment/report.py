@@ -11,7 +11,7 @@ from frozenseg.small_world.experiment.arms import CONTROL, Experiment
 from frozenseg.small_world.experiment.outcome import Outcome
 from frozenseg.small_world.experiment.paired import Difference
 
-COLUMNS = 6  # of a table, that it can be read on a page
+COLUMNS = 6  # metrics in a table, so that it fits on a page
 
 DECIDED, UNDECIDED = ("tab:blue", 2.0), ("tab:gray", 1.0)  # colours and widths in the picture
 
@@ -34,7 +34,7 @@ def report(outcome: Outcome) -> str:
 
 
 def _answers(outcome: Outcome) -> Iterator[str]:
-    """Each question with what was found after each number of steps."""
+    """Yield the lines of each question with what was found after each number of steps."""
     asked = [pair for pair in outcome.of.comparisons if pair.question]
     if asked:
         yield "## Questions and answers"
@@ -109,7 +109,7 @@ def _gain(gain: Difference) -> str:
 def _tables(
     first: Sequence[str], headings: Iterable[str], rows: Sequence[Sequence[str]]
 ) -> list[str]:
-    """Return the rows as tables beside each other, each of at most `COLUMNS` metrics."""
+    """Return the lines of tables of all rows, each table with at most `COLUMNS` of the metrics."""
     metrics, lines = list(headings), []
     for start in range(0, len(metrics), COLUMNS):
         part = slice(start, start + COLUMNS)
@@ -121,7 +121,7 @@ def _tables(
 
 
 def plot(outcome: Outcome, path: Path) -> None:
-    """Draw every gain with its interval, a row for each; one panel for each of the main metrics."""
+    """Draw each gain with its interval in a row of its own, in one panel per main metric."""
     Figure = import_extra("matplotlib.figure", "train", "a picture of the scores").Figure
     experiment, gains = outcome.of, outcome.gains
     names = [pair.name for pair in experiment.comparisons]
@@ -135,7 +135,7 @@ def plot(outcome: Outcome, path: Path) -> None:
             gain, (colour, width) = of_row[key], DECIDED if of_row[key].decided else UNDECIDED
             axes.plot([gain.low, gain.high], [place, place], color=colour, linewidth=width)
             axes.plot(gain.mean, place, "o", color=colour, markersize=4)
-        # Intervals over two or three seeds may go on beyond the frame.
+        # Intervals over two or three seeds may extend beyond the frame.
         means = [abs(of_row[key].mean) for _, _, of_row in rows]
         reach = 1.4 * float(np.nanmax([1, *means]))
         axes.set(title=experiment.metrics[key], xlim=(-reach, reach))

@@ -1,4 +1,4 @@
-"""One run of an experiment: training in stages, and the scores behind each of them."""
+"""One run of an experiment: training in stages, and the scores after each of them."""
 
 import shutil
 from dataclasses import dataclass
@@ -26,20 +26,20 @@ from frozenseg.files import atomic_path, read_json, write_json
 from frozenseg.models.base import SegmentationModel, evaluation_mode
 from frozenseg.small_world.experiment.scenes import SceneCounts
 
-BOXES = "instances_boxes"  # not among the metrics of an experiment
+BOXES = "instances_boxes"  # its scores are not among the metrics of an experiment
 
 
 @dataclass(frozen=True)
 class Run:
     """An arm with a seed.
 
-    folder: where the run and its scores lie.
-    config: the recipe. options: of the arm and of all arms, KEY VALUE alternating.
-    weights: those it begins with; None: it is not trained.
+    folder: where the run and its scores are stored.
+    config: the recipe. options: those of the arm and those of all arms, KEY VALUE alternating.
+    weights: the initial weights; None if the arm is not trained itself.
     trained_in: the folder whose weights are scored.
-    cooldown: share of the steps that a branch of the training is longer, with a learning rate that
-        falls; it is scored in place of the training itself, which goes on without it (Hägele et
-        al., arXiv 2405.18392). 0: none.
+    cooldown: the additional steps of a branch of the training in which the learning rate falls, as
+        a share of the steps. The branch is scored in place of the training itself, which continues
+        without it (Hägele et al., arXiv 2405.18392). 0: no branch.
     """
 
     folder: Path
@@ -50,10 +50,10 @@ class Run:
     cooldown: float = 0.0
 
     def trained(self, steps: int) -> bool:
-        """Whether the weights to score are there, as `steps` steps have left them.
+        """Whether the weights to score exist and are those after `steps` steps.
 
-        A later training replaces them; the configuration beside them says how far it goes, and the
-        scores that it has ended.
+        Further training replaces them. The configuration beside them says how far that training
+        goes, and the scores say that it has ended.
         """
         config = self._scored_folder(steps) / "config.yaml"
         if not (config.is_file() and _files(self.trained_in, steps, "")[0].is_file()):
@@ -61,8 +61,11 @@ class Run:
         return int(load_config(config).SOLVER.MAX_ITER) == self._falls(steps)[-1]
 
     def train(self, steps: int) -> bool:
-        """Train until `steps` steps are done; returns False if the user has stopped it."""
-        assert self.weights is not None, "an arm of its own begins with weights"
+        """Train until `steps` steps are done; returns False if the user has stopped it.
+
+        Raises `UserError` if the training has already gone further.
+        """
+        assert self.weights is not None, "an arm that is trained has initial weights"
         if not self.cooldown:
             return self._train(self.folder, steps)
         checkpoint = Path("checkpoints") / f"step_{steps:08d}.pt"
@@ -79,19 +82,19 @@ class Run:
     def _train(self, folder: Path, steps: int, *more: str) -> bool:
         there = CheckpointFolder(folder / "checkpoints", keep=1).paths()
         done = max(map(step_of, there), default=0)
-        if done > steps:  # its weights are not those of fewer steps
+        if done > steps:  # its weights cannot be scored as those of fewer steps
             raise UserError(
-                f"{folder}: trained for {done} steps already, and not scored after {steps}; "
+                f"{folder}: trained for {done} steps already, but not scored after {steps}; "
                 "ask for more --steps, or choose another --output"
             )
         more = (*more, "SOLVER.MAX_ITER", str(steps), "MODEL.WEIGHTS", str(self.weights))
         cfg = self._config("OUTPUT_DIR", str(folder), *more)
         cfg.defrost()
-        cfg.DATASETS.TEST = []  # scored by `score`
+        cfg.DATASETS.TEST = []  # `score` evaluates
         return train(cfg, resume=(folder / "checkpoints").is_dir()).finished
 
     def _falls(self, steps: int) -> tuple[int, int, int]:
-        """Return where the learning rate falls, twice, and where the branch of `steps` ends."""
+        """Return the two steps at which the rate falls, and the last step of the branch."""
         return steps, round(steps * (1 + self.cooldown * 2 / 3)), round(steps * (1 + self.cooldown))
 
     def _scored_folder(self, steps: int) -> Path:
@@ -99,9 +102,10 @@ class Run:
         return self.trained_in / f"cooldown_{steps}" if self.cooldown else self.trained_in
 
     def score(self, steps: int, *more: str, name: str = "") -> None:
-        """Score the trained weights and write what was found into the folder of this run.
+        """Score the trained weights and write the scores and counts into the folder of this run.
 
-        more: further options. name: of another way to score the same weights.
+        more: further options. name: part of the file names, for another way to score the same
+        weights.
         """
         cfg = self._config("MODEL.WEIGHTS", str(self._scored_folder(steps) / WEIGHTS), *more)
         summary, counts = scored(cfg)
@@ -130,8 +134,11 @@ def read(folder: Path, steps: int, name: str = "") -> tuple[Summary, SceneCounts
 
 
 def scored(cfg: CfgNode) -> tuple[Summary, SceneCounts]:
-    """Score the model of a configuration on DATASETS.TEST; returns the scores in per cent, those of
-    all sets but the first behind its name, and the counts of the first."""
+    """Score the model of a configuration on DATASETS.TEST.
+
+    Returns the scores in per cent and the counts of the first set. Keys of the scores of any other
+    set begin with its name.
+    """
     sets = eval_datasets(cfg)
     model = loaded_model(cfg, build_device(cfg))
     prepare_for_inference(cfg, model)
@@ -146,7 +153,10 @@ def scored(cfg: CfgNode) -> tuple[Summary, SceneCounts]:
 
 
 def _keep_features(cfg: CfgNode, model: SegmentationModel) -> None:
-    """Let the frozen encoders see each test image once in all runs, as those of training."""
+    """Read the features of test images from the feature cache, if there is one, as in training.
+
+    Then each image is encoded only once in all runs.
+    """
     cache = feature_cache(cfg, model, build_precision(cfg, model.device))
     if cache is None:
         return
@@ -154,11 +164,11 @@ def _keep_features(cfg: CfgNode, model: SegmentationModel) -> None:
     def encode(images: Any, _: Any = None) -> Any:
         return cache(images, model.device)
 
-    setattr(model, "encode", encode)  # noqa: B010 (a method of this one model)
+    setattr(model, "encode", encode)  # noqa: B010 (only this instance)
 
 
 def _of_set(evaluator: Evaluator, entry: ScoredDataset) -> tuple[Summary, dict[str, list[State]]]:
-    """Return the scores of a test set, and what each task keeps of each image."""
+    """Return the scores of a test set, and the metric state of each task for each single image."""
     tasks = {name: task for name, task in entry.tasks.items() if name != BOXES}
     states: dict[str, list[State]] = {name: [] for name in tasks}
     samples = eval_loader(entry.dataset, num_workers=evaluator.num_workers)

@@ -1,4 +1,4 @@
-"""What is counted in each scene of a test set, so that any choice of scenes can be scored.
+"""The counts of each scene of a test set, from which any choice of scenes can be scored.
 
 Legend: S scenes, K classes, R choices of scenes.
 """
@@ -12,19 +12,19 @@ import numpy as np
 from frozenseg.evaluation.metric import State
 from frozenseg.files import atomic_path
 
-THRESHOLDS = ("0.50", "0.75", "0.90")  # of the recall
+THRESHOLDS = ("0.50", "0.75", "0.90")  # of the IoU, for recall
 
 
 @dataclass(frozen=True)
 class SceneCounts:
-    """The counts of S scenes. What was not evaluated has no scenes.
+    """The counts of S scenes; S is 0 in the arrays of what was not evaluated.
 
     seen: (K,) whether each class was met in training.
-    panoptic: (4, S, K) of each class: matches, the sum of their IoU, misses, false segments.
+    panoptic: (4, S, K) for each class: matches, the sum of their IoU, misses, false segments.
     semantic: (3, S, K) pixels of each class in the truth, in the prediction, in both.
-    recall: (2, S, 4) of unseen and of seen classes: regions, and those found at each threshold.
-    oracle: (2, S, K) pixels of each class that is in a scene, where it alone was asked for: in both
-        truth and prediction, in one of them at least.
+    recall: (2, S, 4) for unseen, then seen classes: regions, and those found at each threshold.
+    oracle: (2, S, K) pixels of each class that is in a scene, when only this class was asked for:
+        in both truth and prediction, in at least one of them.
     """
 
     seen: np.ndarray
@@ -35,12 +35,12 @@ class SceneCounts:
 
     @property
     def scenes(self) -> int:
-        """S."""
+        """The number of scenes, S."""
         parts = (self.panoptic, self.semantic, self.recall, self.oracle)
         return max(part.shape[1] for part in parts)
 
     def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Return scores (R,) in per cent of R choices of scenes, by the names of the evaluators.
+        """Return scores (R,) in per cent of R choices of scenes, by the names that evaluators use.
 
         weights: (R, S) how often each scene is chosen.
         """
@@ -79,7 +79,10 @@ class SceneCounts:
 
     @classmethod
     def of_states(cls, states: Mapping[str, Sequence[State]], seen: np.ndarray) -> "SceneCounts":
-        """Join what the metrics of tasks, by name, keep of each of S scenes."""
+        """Return the counts of S scenes, from the metric states of each single scene.
+
+        states: by the name of the task. seen: (K,) whether each class was met in training.
+        """
         classes = len(seen)
         empty = {
             "panoptic": (4, 0, classes),

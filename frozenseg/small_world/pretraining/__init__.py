@@ -1,1 +1,1 @@
-"""Training of the small frozen encoders, CLIP and SAM, on the small world."""
+"""Training of the small frozen encoders (CLIP, SAM, ViT and BERT) on the small world."""

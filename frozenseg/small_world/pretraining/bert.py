@@ -1,4 +1,4 @@
-"""Train a small BERT (arXiv 1810.04805) on sentences alone: which words have been masked?
+"""Train a small BERT (arXiv 1810.04805) on sentences only, to predict masked words.
 
 Legend: B sentences, L tokens.
 """
@@ -28,13 +28,13 @@ SIZES = {
     "intermediate_size": 512,
     "max_position_embeddings": 128,
 }
-MASKED = 0.15  # of the tokens; of these 80 % show the mask, 10 % another word, 10 % themselves
+MASKED = 0.15  # of the tokens; 80 % of them show the mask, 10 % a random word, 10 % themselves
 
 
 def make_tokenizer(folder: Path) -> Any:
-    """Write a vocabulary as vocab.txt into the folder and return BERT's tokenizer of it.
+    """Write a vocabulary as vocab.txt into the folder and return BERT's tokenizer for it.
 
-    Its words are those of the sentences; others are spelled.
+    Its words are those of the sentences; other words are spelled out.
     """
     signs = [*string.ascii_lowercase, *string.digits]
     marks = list(string.punctuation)
@@ -47,13 +47,13 @@ def make_tokenizer(folder: Path) -> Any:
 
 
 class WordGuesser(nn.Module):
-    """A BERT, and a head that says which word stands at each place."""
+    """A BERT with a head that predicts the word at each position."""
 
     def __init__(self, words: int) -> None:
-        """words: in the vocabulary."""
+        """words: the number of words in the vocabulary."""
         super().__init__()
         package = transformers()
-        # All chance comes from the generator of a step, so there is no dropout.
+        # All random choices come from the generator of a step, so there is no dropout.
         without = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
         config = package.BertConfig(vocab_size=words, **SIZES, **without)
         self.bert = package.BertModel(config, add_pooling_layer=False)
@@ -63,18 +63,18 @@ class WordGuesser(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Token ids (B, L) to logits (B, L, words)."""
+        """Map token ids (B, L) to logits (B, L, words)."""
         found = self.bert(input_ids=tokens, attention_mask=(tokens != PAD).long())
         return self.head(found.last_hidden_state)
 
 
 def transformers() -> Any:
-    """Return the optional package; raises `UserError` where it is missing."""
+    """Return the optional package; raises `UserError` if it is missing."""
     return import_extra("transformers", "fusioner", "a small BERT")
 
 
 class Sentences(Dataset[tuple[Tensor, ...]]):
-    """Token ids (L,) of sentences; (seed, i) alone makes sentence i."""
+    """Token ids (L,) of sentences; sentence i depends only on the seed and i."""
 
     def __init__(self, *, tokenizer: Any, seed: int) -> None:
         self.tokenizer, self.seed = tokenizer, seed
@@ -85,7 +85,7 @@ class Sentences(Dataset[tuple[Tensor, ...]]):
 
 
 def token_ids(tokenizer: Any, texts: list[str]) -> Tensor:
-    """Return (B, L) token ids, cut and padded."""
+    """Return token ids (B, L), truncated and padded to `LENGTH`."""
     found = tokenizer(
         texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
     )
@@ -103,7 +103,7 @@ class BertTask:
         self.seed, self.test_sentences = seed, test_sentences
 
     def samples(self) -> Dataset[tuple[Tensor, ...]]:
-        """Return sentences."""
+        """Return the dataset of sentences."""
         return Sentences(tokenizer=self.tokenizer, seed=self.seed)
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -115,7 +115,7 @@ class BertTask:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Return how many masked words of new sentences are guessed right, in per cent."""
+        """Return how many masked words of new sentences are predicted correctly, in per cent."""
         chance = np.random.default_rng([self.seed, 1, 0])  # samples have two numbers
         texts = [sentences.sentence(chance) for _ in range(self.test_sentences)]
         device = next(self.model.parameters()).device
@@ -133,19 +133,20 @@ class BertTask:
         return {"masked_words": 100 * float(right.float().mean())}
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of the whole model; `write_encoder` writes the encoder alone."""
+        """Return the weights of the entire model; `write_encoder` writes only the encoder."""
         return self.model.state_dict()
 
     def write_encoder(self, folder: Path) -> None:
-        """Write BERT without its head as the Hugging Face hub has it."""
+        """Write BERT without its head, in the format of the Hugging Face hub."""
         self.model.bert.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 
 def masked(tokens: Tensor, words: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Hide some of the tokens (B, L), of so many words; returns what is shown and where to guess.
+    """Mask some of the tokens (B, L); at least one of every sentence, and no special one.
 
-    At least one token of every sentence is asked for, and no special one. (B, L), (B, L) bool.
+    words: the number of words in the vocabulary. Returns the tokens that are shown (B, L), and
+    where to predict the original ones (B, L) bool.
     """
     special = tokens < len(SPECIAL)
     roll = torch.rand(tokens.shape, generator=generator, device=tokens.device)

@@ -1,11 +1,12 @@
 """Train the small CLIP on the small world (arXiv 2103.00020) and test it zero-shot.
 
-The training has two stages. The first one takes whole images with captions, the second one mosaics
+The training has two stages. The first one uses entire images with captions, the second one mosaics
 (CLIM, arXiv 2312.11376): images with captions are laid side by side, and each tile of the mosaic is
-pooled as a region is and compared with the caption of its image. Large CLIPs name regions after
-seeing billions of images; a small one that has only seen whole images names few (logs/small_world).
+pooled like a region and compared with the caption of its image. Large CLIPs can name regions after
+seeing billions of images; a small one that has only seen entire images can name few of them
+(logs/small_world).
 
-Legend: B images, N names, D joint space, S pixels a side.
+Legend: B images, N names, D channels of the joint space, S pixels per side.
 """
 
 from collections.abc import Sequence
@@ -28,22 +29,22 @@ from frozenseg.small_world.scene import Scene, SceneOptions, make_scene
 SINGLE = SceneOptions(sides=(72, 120), counts=(1, 1), radii=(0.3, 0.48))
 BARE = SceneOptions(sides=(72, 120), counts=(0, 0))
 SEVERAL = SceneOptions(sides=(96, 144), counts=(2, 3), radii=(0.2, 0.32))
-# How often a training image shows one thing, large as a region is when it is looked at, several, or
-# grounds alone.
+# The shares of training images that show one large thing (as large as a region when it is looked
+# at), several things, or only grounds.
 MIXTURE = ((0.75, SINGLE), (0.1, SEVERAL), (0.15, BARE))
-WINDOWS = 6  # of one scene
-MOSAIC_TILES = (2, 3)  # a side; a mosaic is as large with few tiles as with many
-TEST_SIDE = 192  # of whole scenes, whose regions are named
-CELL = 32  # pixels, of the image tower's last stage
+WINDOWS = 6  # per scene
+MOSAIC_TILES = (2, 3)  # per side; mosaics have about the same size with few tiles as with many
+TEST_SIDE = 192  # pixels, the shorter side of scenes whose regions are named in the test
+CELL = 32  # pixels per side of a cell of the image tower's last stage
 TEMPLATES = ("a photo of a {}.",)
 MAX_LOGIT_SCALE = 100.0
 
 
 class CaptionedScenes(Dataset[tuple[Tensor, ...]]):
-    """Pairs of an image (3, S, S) uint8 and its tokens (L,); (seed, i) alone makes pair i.
+    """Pairs of an image (3, S, S) uint8 and its tokens (L,); pair i depends only on the seed and i.
 
-    The first `easy_pairs` show one thing and say its noun alone, so that colours and grounds cannot
-    tell captions apart in place of nouns.
+    The first `easy_pairs` show one thing, and their captions say only its noun, so that the model
+    cannot distinguish captions by colours and grounds instead of nouns.
     """
 
     def __init__(self, *, seed: int, side: int, easy_pairs: int, context_length: int) -> None:
@@ -64,7 +65,7 @@ class CaptionedScenes(Dataset[tuple[Tensor, ...]]):
 class CaptionedWindows(Dataset[tuple[Tensor, ...]]):
     """`WINDOWS` pairs (6, 3, S, S) and (6, L) of each scene, windows on things and on grounds.
 
-    Scenes take longer to make than windows.
+    A scene gives several windows because it takes longer to make than a window.
     """
 
     def __init__(self, *, seed: int, side: int, context_length: int) -> None:
@@ -86,7 +87,7 @@ class CaptionedWindows(Dataset[tuple[Tensor, ...]]):
 
 
 def thing_window(mask: np.ndarray, generator: np.random.Generator) -> tuple[slice, slice]:
-    """Return a window on a (H, W) bool mask, about square: its box and up to a third more."""
+    """Return a nearly square window on a (H, W) bool mask, up to a third larger than its box."""
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     side = (max(np.ptp(rows), np.ptp(columns)) + 1) * generator.uniform(1.0, 1.35)
     return _window((rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2, side, mask.shape)
@@ -106,7 +107,7 @@ def ground_window(mask: np.ndarray, generator: np.random.Generator) -> tuple[sli
 
 
 def _window(y: float, x: float, side: float, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Return a square about (y, x), cut off at the image's edges and never empty."""
+    """Return a square around (y, x), clipped at the image's edges and never empty."""
 
     def span(centre: float, end: int) -> slice:
         first = min(max(round(centre - side / 2), 0), end - 1)
@@ -130,9 +131,9 @@ class ClipTask:
         std: Sequence[float],
         test_images: int,
     ) -> None:
-        """side: S. mosaics: whether it is the second stage, in which every image is a tile.
+        """side: S. mosaics: whether this is the second stage, in which every image is a tile.
 
-        mean, std: of RGB in 0-255, with which the model will be used.
+        mean, std: the values for RGB in 0-255 with which the model will be used.
         """
         self.model, self.trunk = model, image_trunk(model.visual, "the model")
         self.seed, self.side = seed, side
@@ -161,14 +162,14 @@ class ClipTask:
         image = F.normalize(vectors, dim=-1)
         text = F.normalize(self.model.encode_text(tokens), dim=-1)
         scale = self.model.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
-        with torch.autocast(image.device.type, enabled=False):  # 8 bits cannot tell 0.98 from 0.985
+        with torch.autocast(image.device.type, enabled=False):  # near 1, bfloat16 steps by 0.004
             logits = scale * image.float() @ text.float().T  # (B, B)
         return {"total_loss": contrastive_loss(logits, tokens), "logit_scale": scale.detach()}
 
     def _tile_vectors(self, pixels: Tensor, tiles: int) -> Tensor:
-        """Embed images (B, 3, S, S) as tiles of mosaics, pooled as regions: (B', D).
+        """Embed images (B, 3, S, S) as tiles of mosaics, pooled like regions: (B', D).
 
-        Images that fill no whole mosaic are left out.
+        The last images, if they do not fill a mosaic, are left out.
         """
         count = len(pixels) // tiles**2
         assert count, "a batch fills at least one mosaic"
@@ -187,20 +188,20 @@ class ClipTask:
         return self.trunk.encode_regions(dense, masks).flatten(0, 1)
 
     def normalized(self, pixels: Tensor) -> Tensor:
-        """Scale pixels (B, 3, H, W) in 0-255 as the model expects them."""
+        """Normalise pixels (B, 3, H, W) in 0-255 as the model expects them."""
         return (pixels.float() - self.mean.to(pixels.device)) / self.std.to(pixels.device)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of the whole model."""
+        """Return the weights of the entire model."""
         return self.model.state_dict()
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Measure the zero-shot accuracy in per cent.
 
-        It is measured for nouns and grounds, seen and unseen, on images of one; for nouns with
-        colour and pattern, in combinations that captions say and that they do not; and for regions
-        of whole scenes under their true masks, among all names.
+        It is measured for seen and unseen nouns and grounds on images of a single one; for nouns
+        with colour and pattern, in combinations that captions use and in those that they never use;
+        and, among all names, for regions of entire scenes under their ground-truth masks.
         """
         singles = [make_scene(self.seed, "clip_test", i, SINGLE) for i in range(self.test_images)]
         singles = [scene for scene in singles if scene.things]
@@ -224,7 +225,7 @@ class ClipTask:
         return {name: 100 * float(hits.mean()) for name, hits in scores.items() if len(hits)}
 
     def _region_hits(self) -> dict[str, np.ndarray]:
-        """Tell whether regions of whole scenes get their names, by kind of region."""
+        """Return whether each region of entire scenes gets its name, by kind of region."""
         names = [*NOUNS, *GROUNDS]
         text = self._text_vectors(names)
         hits: dict[str, list[bool]] = {}
@@ -239,7 +240,7 @@ class ClipTask:
         return {key: np.array(value) for key, value in sorted(hits.items())}
 
     def _region_vectors(self, scene: Scene) -> Tensor:
-        """Embed the N regions of a scene (N, D), at a shorter side of `TEST_SIDE`."""
+        """Embed the N regions of a scene (N, D) at a shorter side of about `TEST_SIDE`."""
         height, width = scene.image.shape[:2]
         scale = TEST_SIDE / min(height, width)
         size = tuple(round(side * scale / CELL) * CELL for side in (height, width))
@@ -250,18 +251,18 @@ class ClipTask:
         masks = torch.from_numpy(scene.masks())[None].float().to(device)
         shares = F.interpolate(masks, size=dense.shape[-2:], mode="area")
         most = shares.amax((-2, -1), keepdim=True)
-        inside = shares >= most.clamp(max=0.5)  # most of the cell, or the best cell there is
+        inside = shares >= most.clamp(max=0.5)  # at least half of the cell, or the best one
         vectors = self.trunk.encode_regions(dense, inside.float() - 0.5)[0]
         return F.normalize(vectors.float(), dim=-1)
 
     def _right(self, images: Tensor, names: list[str], truth: list[str]) -> np.ndarray:
-        """Tell whether the name most like each image is the true one: (B,) bool."""
+        """Return whether the name most similar to each image is the true one: (B,) bool."""
         best = (images @ self._text_vectors(names).T).argmax(dim=1)
         return np.array([names[i] == name for i, name in zip(best.tolist(), truth, strict=True)])
 
     def _image_vectors(self, scenes: list[Scene], batch: int = 64) -> Tensor:
         device = self.model.text_projection.device
-        if not scenes:  # few test images may hold none of a kind
+        if not scenes:  # with few test images, a kind may be missing
             return torch.empty(0, self.model.text_projection.shape[-1], device=device)
         images = [square_image(scene.image, self.side) for scene in scenes]
         pixels = torch.stack(images).to(device)
@@ -293,9 +294,9 @@ def prepare(model: open_clip.CLIP) -> None:
 
 
 def contrastive_loss(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Compute the loss of (B, B) logits, images by texts, and the (B, L) texts, in both directions.
+    """Compute the loss of (B, B) logits (images x texts) in both directions; tokens: (B, L).
 
-    Equal texts are equally right: "a photo of a star" comes twice in a large batch.
+    Equal texts are equally right, because "a photo of a star" can occur twice in a large batch.
     """
     same = (tokens[:, None] == tokens[None]).all(dim=-1).float()
     targets = same / same.sum(dim=1, keepdim=True)
@@ -303,6 +304,6 @@ def contrastive_loss(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def square_image(image: np.ndarray, side: int) -> Tensor:
-    """Stretch the whole image (H, W, 3) uint8 to (3, S, S) uint8."""
+    """Stretch an entire image (H, W, 3) uint8 to (3, S, S) uint8."""
     resized = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(resized).transpose(2, 0, 1).copy())

@@ -1,4 +1,4 @@
-"""Train the small encoders on an endless stream of generated samples, resumable to the bit.
+"""Train the small encoders on an endless stream of generated samples, with bit-exact resuming.
 
 Checkpoints, the lock of the folder, metrics and the reaction to Ctrl-C are those of
 `frozenseg.engine`. Its training loop is not used, because it compares masks with annotated images,
@@ -48,7 +48,7 @@ class PretrainingConfig:
     weight_decay: of weights with more than one axis.
     warmup: the number of steps in which the learning rate rises.
     precision: of the forward pass, "fp32" or "bf16".
-    task: what decides the result of one kind of training only, by the name of its option.
+    task: the settings that only one kind of training has and that decide its result, by option.
     """
 
     steps: int
@@ -74,7 +74,7 @@ class Task(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """The model, all of it, as a checkpoint holds it."""
+        """The entire model, as a checkpoint holds it."""
 
     def samples(self) -> Dataset[tuple[Tensor, ...]]:
         """Return a dataset whose sample i is always the same; worker processes generate it."""
@@ -86,10 +86,10 @@ class Task(Protocol):
         """
 
     def evaluate(self) -> dict[str, float]:
-        """Return scores in per cent, on what no sample shows."""
+        """Return scores in per cent on data that no sample shows."""
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights that are written in the end: those that are used later."""
+        """Return the weights to write at the end of training: those that are used later."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def train(
     if not resume:
         check_writable(run.folder / WEIGHTS)
     elif not has_checkpoint(run.folder):
-        raise UserError(f"{run.folder}: no checkpoint there; leave out --resume to begin a run")
+        raise UserError(f"{run.folder}: has no checkpoint; leave out --resume to begin a run")
     checkpoints = _checkpoints(run.folder)
     with only_writer(run.folder), GracefulShutdown().listening() as stop:
         state = _initial_state(task.model, config, run)
@@ -153,7 +153,7 @@ def has_checkpoint(folder: Path) -> bool:
 def check_unused(folder: Path) -> None:
     """Raise `UserError` if the folder holds a training, which a new one would overwrite."""
     if has_checkpoint(folder) or (folder / WEIGHTS).exists():
-        raise UserError(f"{folder}: holds a run; go on with --resume, or give another --output")
+        raise UserError(f"{folder}: holds a run; continue with --resume, or give another --output")
 
 
 def check_config(folder: Path, config: PretrainingConfig) -> None:
@@ -163,8 +163,8 @@ def check_config(folder: Path, config: PretrainingConfig) -> None:
     older = {name: value for name, value in asked.items() if name != "task"}
     if begun_with not in (asked, older):
         raise UserError(
-            f"{folder}: is of a run with {json.dumps(begun_with)}, asked for "
-            f"{json.dumps(asked)}; resume with the same, or give another --output"
+            f"{folder}: holds a run with {json.dumps(begun_with)}, not with {json.dumps(asked)}; "
+            "resume with the same settings, or give another --output"
         )
 
 
@@ -227,7 +227,7 @@ def learning_rate(config: PretrainingConfig, step: int) -> float:
 
 
 def _initial_state(model: nn.Module, config: PretrainingConfig, run: RunOptions) -> TrainingState:
-    """Make the state before the first step. Gains, biases and the logit scale do not decay."""
+    """Make the state before the first step. Gains, biases and the logit scale have no decay."""
     parameters = model.to(run.device).train().named_parameters()
     trained = [row for row in parameters if row[1].requires_grad]
     groups: list[dict[str, Any]] = [
@@ -276,7 +276,7 @@ def _checkpoints(folder: Path) -> CheckpointFolder:
 
 
 def _restore(state: TrainingState, checkpoints: CheckpointFolder) -> None:
-    """Go on after the last checkpoint."""
+    """Continue from the newest checkpoint."""
     newest = checkpoints.newest()
     assert newest is not None, "`has_checkpoint` was true"
     checkpoint, path = newest

@@ -1,6 +1,6 @@
-"""SAM's losses: focal and dice for the mask, squared error for the IoU it predicts of itself.
+"""SAM's losses: focal and dice for the mask, squared error for the IoU that SAM predicts for it.
 
-Legend: M masks, K alternatives of each, s x s pixels.
+Legend: M masks, K alternatives for each, s x s pixels.
 """
 
 import torch
@@ -17,8 +17,9 @@ FOCAL_ALPHA = 0.75
 def mask_losses(logits: Tensor, quality: Tensor, truth: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Compute focal, dice and IoU losses of (M, K, s, s) logits against (M, s, s) masks.
 
-    Also returns the (M, s, s) logits that SAM itself thinks best. Of several masks only the one
-    with the least focal and dice loss counts; all learn their IoU.
+    quality: (M, K) the predicted IoU. Of several alternatives, only the one with the smallest focal
+    and dice loss counts, but all learn their IoU. Also returns the logits (M, s, s) of the
+    alternatives with the highest predicted IoU.
     """
     logits, target = logits.float(), truth[:, None].float().expand_as(logits)
     focal = _focal(logits, target).flatten(2).mean(-1)  # (M, K)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BOX_NOISE, MOST_BOX_NOISE = 0.1, 20.0  # of the box's sides; pixels of 1024 (SAM's appendix A)
+BOX_NOISE, MOST_BOX_NOISE = 0.1, 20.0  # share of a side; pixels of 1024 (SAM's appendix A)
 
 
 def sample_points(
@@ -17,16 +17,17 @@ def sample_points(
 ) -> tuple[Tensor, Tensor]:
     """Draw a pixel of each (M, s, s) bool mask uniformly: points (M, 1, 2), labels (M, 1) float.
 
-    A label is 1 inside `truth`.
+    where: the masks to draw from; if one is empty, any pixel may be drawn. Labels are 1 inside
+    `truth`.
     """
     flat = where.flatten(1).float()
-    flat = torch.where(flat.sum(dim=1, keepdim=True) > 0, flat, 1.0)  # nothing to choose from
+    flat = torch.where(flat.sum(dim=1, keepdim=True) > 0, flat, 1.0)  # empty mask
     indices = torch.multinomial(flat, 1, generator=generator)  # (M, 1)
     return _points(indices, truth.shape[-1]), truth.flatten(1).gather(1, indices).float()
 
 
 def middle_points(truth: Tensor) -> Tensor:
-    """Return the pixel of each mask farthest from its border (M, 1, 2), as SAM's one click."""
+    """Return the point (M, 1, 2) of each mask farthest from its border, for SAM's single click."""
     indices = [
         int(cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 5)[1:-1, 1:-1].argmax())
         for mask in truth.cpu().numpy().astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Train the small SAM on the small world, after arXiv 2304.02643, appendix A.
+"""Train the small SAM on the small world, following arXiv 2304.02643, appendix A.
 
-Legend: B images, M masks an image, S SAM's side, s side of its low-resolution masks (S / 2), N
-points of a prompt.
+Legend: B images, M masks per image, S side of SAM's input, s side of its low-resolution masks
+(S / 2), N points of a prompt.
 """
 
 import cv2
@@ -20,17 +20,17 @@ from frozenseg.small_world.pretraining.prompts import middle_points, noisy_boxes
 from frozenseg.small_world.scene import Scene, make_scene
 from frozenseg.structures import ImageBatch
 
-AUTOMATIC_IMAGES = 4  # automatic masks take seconds an image on a CPU
-# A SAM trained this briefly is less sure of itself than the released ones: its thresholds are lower
-# than the published 0.8 and 0.7.
+AUTOMATIC_IMAGES = 4  # automatic masks take seconds per image on a CPU
+# A SAM that is trained this briefly is less confident than the released ones, so its thresholds are
+# lower than the published 0.8 and 0.7.
 AUTOMATIC = {"pred_iou_thresh": 0.7, "stability_score_thresh": 0.5, "min_mask_region_area": 100}
 
 
 class PromptedScenes(Dataset[tuple[Tensor, ...]]):
     """Scenes with masks to prompt for.
 
-    Sample i is a padded image (3, S, S) uint8, the height and width inside (2,), and masks
-    (M, s, s) bool of any regions, named or not.
+    Sample i is a padded image (3, S, S) uint8, its height and width without padding (2,), and masks
+    (M, s, s) bool of regions of any class, seen or unseen.
     """
 
     def __init__(self, *, seed: int, side: int, masks: int) -> None:
@@ -46,10 +46,10 @@ class PromptedScenes(Dataset[tuple[Tensor, ...]]):
 
 
 def fit_scene(scene: Scene, side: int) -> tuple[Tensor, tuple[int, int], Tensor]:
-    """Resize a scene by its long side, as SAM does.
+    """Resize a scene by its longer side and pad it, as SAM does.
 
-    Returns the image (3, S, S) uint8, which lies at the top left, its (height, width) there, and
-    the masks (N, s, s) bool of all regions.
+    Returns the image (3, S, S) uint8, padded at the bottom and right, its (height, width) without
+    padding, and the masks (N, s, s) bool of all regions.
     """
     height, width = scene.ids.shape
     scale = side / max(height, width)
@@ -68,7 +68,7 @@ class SamTask:
     """Training of a SAM with points, boxes and corrective clicks."""
 
     def __init__(self, *, model: Sam, seed: int, masks: int, rounds: int, test_images: int) -> None:
-        """masks: M. rounds: how often an image is prompted, first with one point or a box."""
+        """masks: M. rounds: how often an image is prompted, first with one point or box a mask."""
         self.model, self.seed = model, seed
         self.masks, self.rounds, self.test_images = masks, rounds, test_images
         self.side: int = model.image_encoder.img_size
@@ -107,7 +107,7 @@ class SamTask:
         previous: Tensor | None = None
         sums: dict[str, Tensor] = {}
         for number in range(self.rounds):
-            ambiguous = number == 0 and not by_box  # one point may mean several things
+            ambiguous = number == 0 and not by_box  # a single point may mean any of several things
             logits, quality = self.predict(
                 embedding, points, labels, boxes, previous, several=ambiguous
             )
@@ -136,7 +136,7 @@ class SamTask:
         """Predict logits (M, 3 or 1, s, s) and IoU (M, 3 or 1) for prompts on one image.
 
         points (M, N, 2), labels (M, N): 1 inside, 0 outside. boxes (M, 4): x0, y0, x1, y1.
-        previous: (M, s, s) logits.
+        previous: (M, s, s) logits. several: whether to predict three masks per prompt.
         """
         assert points is None or labels is not None, "points come with labels"
         sparse, dense = self.model.prompt_encoder(
@@ -153,15 +153,15 @@ class SamTask:
         )
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights of the whole model."""
+        """Return the weights of the entire model."""
         return self.model.state_dict()
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Measure the mean IoU in per cent after one click in the middle of each region.
 
-        It is that of the mask that SAM itself thinks best, and of the best of its three masks. The
-        recall of things by automatic masks stands beside it.
+        It is given for the mask with the highest predicted IoU, and for the best of the three
+        masks. The number of automatic masks and their recall of things are returned as well.
         """
         device = self.model.pixel_mean.device
         chosen: list[float] = []
@@ -191,10 +191,10 @@ class SamTask:
         }
 
     def _automatic(self) -> dict[str, float]:
-        """Run segment-anything's own generator on whole scenes.
+        """Run segment-anything's own generator on entire scenes.
 
-        Returns the number of masks an image, and the share of things, in per cent, that one of them
-        meets with an IoU of 0.5.
+        Returns the number of masks per image, and the share of things, in per cent, that overlap
+        with one of the masks with an IoU above 0.5.
         """
         generate = SamAutomaticMaskGenerator(self.model, points_per_side=16, **AUTOMATIC).generate
         count, hits = 0, []

@@ -1,9 +1,10 @@
-"""Two views of a picture each, for training without names.
+"""Two views of each picture, for training without names.
 
-What both views share and other pictures do not is what a network then learns to tell. Hence colours
-and brightness, place and scale differ between the views, and what a picture shows does not.
+A network learns to recognise what both views of a picture share and other pictures do not have.
+Therefore colours, brightness, place and scale differ between the views, but not what the picture
+shows.
 
-Legend: S pixels a side.
+Legend: S pixels per side.
 """
 
 import cv2
@@ -15,17 +16,17 @@ from torch.utils.data import Dataset
 from frozenseg.small_world.pretraining.clip import MIXTURE
 from frozenseg.small_world.scene import make_scene
 
-SHARES = (0.35, 1.0)  # of a picture's area, in a view
-RATIOS = (3 / 4, 4 / 3)  # width by height of what a view shows
+SHARES = (0.35, 1.0)  # of a picture's area that a view shows
+RATIOS = (3 / 4, 4 / 3)  # width to height of what a view shows
 GREY = 0.2  # how often a view has no colour
-GAIN, SATURATION = 0.25, 0.6  # most that a channel's gain and the colourfulness differ from 1
+GAIN, SATURATION = 0.25, 0.6  # the largest deviations from 1 of a gain and of the colourfulness
 
 
 class ViewPairs(Dataset[tuple[Tensor, ...]]):
-    """Pairs of views (2, 3, S, S) uint8; (seed, i) alone makes pair i.
+    """Pairs of views (2, 3, S, S) uint8; pair i depends only on the seed and i.
 
-    The pictures are those of the small CLIP's first stage, mostly of one thing: networks that learn
-    without names learned from pictures of one thing each as well (ImageNet).
+    The pictures are those of the small CLIP's first stage and mostly show one thing. The published
+    networks that learn without names also learned from pictures of one thing each (ImageNet).
     """
 
     def __init__(self, *, seed: int, side: int) -> None:
@@ -48,7 +49,7 @@ def view(image: np.ndarray, side: int, generator: np.random.Generator) -> np.nda
 
 
 def _window(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return a window of random area and shape, as large as the image lets it be."""
+    """Return a window of random area and aspect ratio, limited to the size of the image."""
     height, width = image.shape[:2]
     area = height * width * generator.uniform(*SHARES)
     ratio = np.exp(generator.uniform(*np.log(RATIOS)))
@@ -59,7 +60,7 @@ def _window(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def _colours(generator: np.random.Generator) -> np.ndarray:
-    """Return a matrix (3, 3) that a row of RGB is multiplied by: gains, and less or more colour."""
+    """Return a random matrix (3, 3) by which a row of RGB is multiplied: gains and saturation."""
     gains = generator.uniform(1 - GAIN, 1 + GAIN) * generator.uniform(1 - GAIN, 1 + GAIN, 3)
     left = 0.0 if generator.random() < GREY else generator.uniform(1 - SATURATION, 1 + SATURATION)
     grey = np.full((3, 3), 1 / 3)

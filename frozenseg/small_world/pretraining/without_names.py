@@ -1,10 +1,10 @@
-"""Train a small ViT on pictures alone, as MoCo v3 (arXiv 2104.02057) or DINO (arXiv 2104.14294).
+"""Train a small ViT on pictures only, as in MoCo v3 (arXiv 2104.02057) or DINO (arXiv 2104.14294).
 
-Both compare two views of a picture. One goes through a network that gradients train, the other
-through a slow average of it, which gives the first one something to aim at. Names of things come
-into play when the result is tested, and never before.
+Both compare two views of a picture. One view goes through a network that is trained by gradients,
+the other through a slow average of this network, which provides the target. Names of things are
+used only when the result is tested.
 
-Legend: B pictures, S pixels a side, C channels of the ViT, D of a head's output.
+Legend: B pictures, S pixels per side, C channels of the ViT, D channels of a head's output.
 """
 
 import copy
@@ -24,9 +24,9 @@ from frozenseg.small_world.pretraining.views import ViewPairs
 from frozenseg.small_world.scene import SceneOptions, make_scene
 from frozenseg.structures import ImageBatch
 
-VIT = "test_vit3"  # of timm: 9 blocks, 96 channels, patches of 16 pixels
+VIT = "test_vit3"  # a model of timm: 9 blocks, 96 channels, patches of 16 pixels
 SIDE = 96
-HIDDEN = 256  # channels within a head
+HIDDEN = 256  # channels inside a head
 MOMENTUM = 0.99  # of the slow average, at each step; the papers let it rise to 1
 NEIGHBOURS = 10
 
@@ -34,24 +34,24 @@ NEIGHBOURS = 10
 class Encoder(nn.Module):
     """A ViT with a head, from normalised pixels (B, 3, S, S) to vectors (B, D).
 
-    The head gets the mean of the patch tokens, because they are what a segmenter reads; with the
-    class token in their place MoCo v3 found nearly the same accuracy (Table 5).
+    The head gets the mean of the patch tokens, because a segmentation model reads these. MoCo v3
+    found nearly the same accuracy with the class token in their place (Table 5).
     """
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.vit = build_timm_vit(VIT)
-        self.vit.attn_pool.requires_grad_(False)  # behind the patch tokens, and not asked
+        self.vit.attn_pool.requires_grad_(False)  # it follows the patch tokens and is not used
         self.head = head
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, D)."""
+        """Map (B, 3, S, S) to (B, D)."""
         tokens = self.vit.forward_features(pixels)[:, self.vit.num_prefix_tokens :]
         return self.head(tokens.mean(1))
 
 
 class Pair(nn.Module):
-    """The network that is trained, its slow average, and what else a method trains."""
+    """The network that is trained, its slow average, and any other modules that a method trains."""
 
     def __init__(self, trained: Encoder, **others: nn.Module) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Pair(nn.Module):
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Let the average take a step towards the trained network."""
+        """Move the average a step towards the trained network."""
         pairs = zip(self.average.parameters(), self.trained.parameters(), strict=True)
         for slow, fast in pairs:
             slow.lerp_(fast, 1 - MOMENTUM)
@@ -83,7 +83,7 @@ class WithoutNames:
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the loss of both views, each compared with the other one."""
         (views,) = batch  # (B, 2, 3, S, S)
-        self.model.follow()  # after the step before this one
+        self.model.follow()  # catches up with the previous step
         pixels = views.transpose(0, 1).flatten(0, 1).float()
         mean, std = (
             pixels.new_tensor(row).view(3, 1, 1)
@@ -92,7 +92,7 @@ class WithoutNames:
         return self.compare((pixels / 255 - mean) / std)
 
     def compare(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Return the losses of normalised views (2B, 3, S, S): all first ones, all second ones."""
+        """Return the losses of normalised views (2B, 3, S, S): all first, then all second ones."""
         raise NotImplementedError
 
     def weights(self) -> dict[str, Tensor]:
@@ -100,15 +100,15 @@ class WithoutNames:
         return self.kept().vit.state_dict()
 
     def kept(self) -> Encoder:
-        """Return the network whose ViT is used in the end."""
+        """Return the network whose ViT is used after training."""
         raise NotImplementedError
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Return how often the neighbours of a picture tell its noun, or its ground, in per cent.
+        """Return how often the neighbours of a picture give its noun, or its ground, in per cent.
 
-        A half of the pictures has names and votes on each one of the other half. The vectors are
-        means over the patch tokens, as they come out of the encoder.
+        One half of the pictures has names and votes on each picture of the other half. Pictures are
+        compared by the mean over the patch tokens that the encoder returns.
         """
         return {
             "neighbours_nouns": self._named_right("thing", SINGLE),
@@ -128,15 +128,15 @@ class WithoutNames:
             vectors.append(encoder.to(device)(ImageBatch(pixels, [(SIDE, SIDE)])).tokens.mean(1)[0])
             names.append(regions[0].name)
         half = len(names) // 2
-        if half == 0:  # few test images may hold none of a kind
+        if half == 0:  # with few test images, a kind may be missing
             return float("nan")
         return named_right(torch.stack(vectors), names, half)
 
 
 def named_right(vectors: Tensor, names: list[str], half: int) -> float:
-    """Return how many of the vectors (N, C) behind `half` get their names, in per cent.
+    """Return how many of the vectors (N, C) after the first `half` get their names, in per cent.
 
-    The nearest `NEIGHBOURS` of the first `half` vectors, by the cosine, vote.
+    Among the first `half` vectors, the `NEIGHBOURS` nearest ones by cosine vote.
     """
     unit = F.normalize(vectors.float(), dim=1)
     nearest = (unit[half:] @ unit[:half].T).topk(min(NEIGHBOURS, half)).indices.tolist()
@@ -146,10 +146,10 @@ def named_right(vectors: Tensor, names: list[str], half: int) -> float:
 
 
 class MocoTask(WithoutNames):
-    """MoCo v3: a view is to be told, by its partner, from the other pictures of the batch.
+    """MoCo v3: a view must recognise its partner among the pictures of the batch.
 
-    The trained network, with a predictor behind its head, gives queries, the average gives keys
-    (Algorithm 1). The patch projection is trained too, where the paper freezes it for stability.
+    The trained network, with a predictor after its head, gives queries; the average gives keys
+    (Algorithm 1). The patch projection is trained too, whereas the paper freezes it for stability.
     """
 
     DIM, TEMPERATURE = 128, 0.2
@@ -160,7 +160,7 @@ class MocoTask(WithoutNames):
         self.model = Pair(Encoder(head), predictor=perceptron(self.DIM, HIDDEN, self.DIM))
 
     def compare(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Return the loss, as `WithoutNames` says."""
+        """Return the loss; see `WithoutNames.compare`."""
         queries = self.model.get_submodule("predictor")(self.model.trained(pixels)).chunk(2)
         with torch.no_grad():
             keys = self.model.average(pixels).chunk(2)
@@ -168,7 +168,7 @@ class MocoTask(WithoutNames):
         return {"total_loss": loss}
 
     def _contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Return the loss of B queries and B keys (B, D), of which equal rows belong together."""
+        """Return the loss of queries and keys (B, D), of which equal rows belong together."""
         with torch.autocast(queries.device.type, enabled=False):
             cosines = F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T
             right = torch.arange(len(cosines), device=cosines.device)
@@ -180,9 +180,9 @@ class MocoTask(WithoutNames):
 
 
 class DinoTask(WithoutNames):
-    """DINO: the trained network predicts what the average says of the other view.
+    """DINO: the trained network predicts the output of the average for the other view.
 
-    Both say it as a distribution over D prototypes; that of the average is centred and sharpened
+    Both outputs are distributions over D prototypes; that of the average is centred and sharpened
     (Algorithm 1). Small crops, which the paper adds to the two views, are left out.
     """
 
@@ -201,10 +201,10 @@ class DinoTask(WithoutNames):
         self.model.register_buffer("centre", torch.zeros(self.DIM))
 
     def compare(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Return the loss, as `WithoutNames` says, and the entropy of the mean target.
+        """Return the loss, see `WithoutNames.compare`, and the entropy of the mean target.
 
-        The entropy falls to 0 if all pictures get the same single prototype as their target: the
-        training has collapsed.
+        The entropy falls to 0 if all pictures get the same single prototype as their target, which
+        means that the training has collapsed.
         """
         predicted = (self.model.trained(pixels).float() / self.TEMPERATURE).log_softmax(1)
         centre = self.model.get_buffer("centre")
@@ -223,19 +223,19 @@ class DinoTask(WithoutNames):
 
 
 class Prototypes(nn.Module):
-    """Cosines of vectors (B, in) with `out` directions that are trained."""
+    """Cosines between vectors (B, in) and `out` trained directions."""
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
         self.directions = nn.Parameter(torch.randn(out, channels))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(B, in) -> (B, out), in -1 to 1."""
+        """Map (B, in) to (B, out), in -1 to 1."""
         return F.normalize(vectors, dim=1) @ F.normalize(self.directions, dim=1).T
 
 
 def perceptron(*sizes: int, norm: bool = True) -> nn.Sequential:
-    """Return linear layers of these sizes; a batch norm (`norm`) and ReLU, or GELU, between."""
+    """Return linear layers of these sizes, with batch norm and ReLU (`norm`) or GELU between."""
     layers: list[nn.Module] = []
     for number, (before, behind) in enumerate(zip(sizes, sizes[1:], strict=False)):
         if number:
@@ -250,5 +250,5 @@ METHODS: dict[str, type[MocoTask] | type[DinoTask]] = {"moco": MocoTask, "dino":
 def make_task(method: str, *, seed: int, batch: int, test_images: int) -> WithoutNames:
     """Return the task of a method of `METHODS`; raises `UserError` for a batch of one picture."""
     if batch < 2:
-        raise UserError(f"--batch {batch}: must be at least 2, pictures are compared")
+        raise UserError(f"--batch {batch}: must be at least 2, because pictures are compared")
     return METHODS[method](seed=seed, test_images=test_images)

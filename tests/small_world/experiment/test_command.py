@@ -1,4 +1,4 @@
-"""The experiment's arms, its control, its bookkeeping, and a whole one of tiny runs."""
+"""The experiment's arms, its control, its bookkeeping, and a complete one of tiny runs."""
 
 import itertools
 import json
@@ -43,7 +43,7 @@ def test_names_are_shuffled_within_their_kind(tmp_path: Path) -> None:
 
 
 PREFIX = "MODEL.FUSIONER."
-TOGETHER = (  # what one thing may change beside its first key
+TOGETHER = (  # keys that may change together as one thing
     {f"{PREFIX}VISUAL_WEIGHTS", "MODEL.ALLOW_RANDOM_WEIGHTS"},
     {
         *(PREFIX + key for key in ("VISUAL", "VISUAL_NAME", "VISUAL_WEIGHTS", "DECODER_DOUBLINGS")),
@@ -71,7 +71,7 @@ def test_arms_differ_from_those_they_are_compared_with_by_one_thing(of) -> None:
 
 @pytest.mark.parametrize("of", EXPERIMENTS.values())
 def test_arms_with_the_weights_of_others_differ_from_them_at_test_alone(of) -> None:
-    """Only where keys are read that training does not look at."""
+    """They may differ only in keys that training does not read."""
     keys = ("VOID_FACTOR", "VOID_TO_UNSEEN", "CLIP_POOL_TEMPERATURE")  # the last without an adapter
     at_test = {f"MODEL.FROZEN_SEG.{key}" for key in keys} | {"MODEL.MASK_FORMER.TEST.DUPLICATE_IOU"}
     for name, arm in of.arms.items():
@@ -186,7 +186,7 @@ def test_first_weights_that_are_there_stay(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch) -> Callable[..., list[str]]:
-    """Makes the command line of an experiment of two arms on five tiny pictures."""
+    """Return a function for the command line of an experiment: two arms, five tiny pictures."""
     torch.set_num_threads(1)
     monkeypatch.setenv("FROZENSEG_CACHE", str(tmp_path / "cache"))
     run = TinyRun(tmp_path)
@@ -252,7 +252,7 @@ def test_scores_are_those_of_an_evaluation(tiny, tmp_path) -> None:
 
 @pytest.fixture
 def with_void(monkeypatch, tiny) -> Callable[..., list[str]]:
-    """As `tiny`, with an arm that is (a) but for the test."""
+    """Like `tiny`, with an arm that differs from (a) only in the test."""
     experiment = command.EXPERIMENTS["frozenseg"]
     options = (*experiment.arms["a"].options, "MODEL.FROZEN_SEG.VOID_FACTOR", "0")
     arms = {"void": Arm("no void", options, "a", trained_as="a"), **experiment.arms}
@@ -262,7 +262,7 @@ def with_void(monkeypatch, tiny) -> Callable[..., list[str]]:
 
 
 def test_an_arm_with_the_weights_of_another(with_void, tmp_path, monkeypatch, caplog) -> None:
-    """Scored behind it, whatever the order; later, as long as the weights are of that stage."""
+    """It is scored after the other one in any order, and later if the weights are of that stage."""
     folder = tmp_path / "experiment"
     models, whole = [], runs.scored
 
@@ -296,7 +296,7 @@ def test_an_arm_with_the_weights_of_another(with_void, tmp_path, monkeypatch, ca
 
 
 def test_settings_from_before_a_key_was_there(tiny, tmp_path) -> None:
-    """What such a run did is what the new key does by default."""
+    """By default, the new key does what such a run did."""
     arguments = tiny("--seeds", "0", "--steps", "1", "--hours", "0")
     assert command.main(arguments) == 0
     path = tmp_path / "experiment" / "settings.json"
@@ -342,7 +342,7 @@ def test_two_arms_trained_scored_compared_and_not_trained_twice(
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(runs, "scored", lambda *_: pytest.fail("scored again"))
     assert command.main(arguments) == 0
-    # Of seed 1, now the first one, the weights of one step are gone: the control is left out.
+    # Seed 1 is now the first; its weights after one step are gone, so the control is left out.
     assert command.main(tiny("--seeds", "1", "--steps", "1")) == 0
     with pytest.raises(
         UserError, match="holds runs of another recipe, --cooldown or other --options"
@@ -354,7 +354,7 @@ def test_two_arms_trained_scored_compared_and_not_trained_twice(
 def test_a_cooldown_branches_off_and_leaves_the_training_as_it_is(
     with_void, tmp_path, monkeypatch
 ) -> None:
-    """What is scored are the weights of one whole training with the same learning rates."""
+    """The scored weights are those of a single training with the same learning rates."""
     weights, whole = [], runs.scored
 
     def scored(cfg):
@@ -387,7 +387,7 @@ def test_a_cooldown_branches_off_and_leaves_the_training_as_it_is(
         expected = load_file(run.folder / "model_final.safetensors")
         assert weights[number].keys() == expected.keys()
         assert all(torch.equal(weights[number][key], expected[key]) for key in expected)
-    # An arm that differs at test alone is scored with the branch too, also of an earlier stage.
+    # An arm that differs only at test is scored with the branch too, also at an earlier stage.
     assert command.main([name if name != "a" else "void" for name in arguments]) == 0
     assert all(torch.equal(weights[2][key], weights[0][key]) for key in weights[0])
     assert all(torch.equal(weights[3][key], weights[1][key]) for key in weights[1])
@@ -398,7 +398,7 @@ def test_a_cooldown_branches_off_and_leaves_the_training_as_it_is(
 @pytest.mark.parametrize("options", [(), ("--cooldown", "0.5")])
 def test_weights_are_not_scored_as_those_of_fewer_steps(tiny, tmp_path, options) -> None:
     assert command.main(tiny("--seeds", "0", "--steps", "2", "--arms", "a", *options)) == 0
-    with pytest.raises(UserError, match="a_seed_0: trained for 2 steps already, and not .* 1;"):
+    with pytest.raises(UserError, match="a_seed_0: trained for 2 steps already, but not .* 1;"):
         command.main(tiny("--seeds", "0", "--steps", "1", "--arms", "a", *options))
     assert not (tmp_path / "experiment" / "a_seed_0" / "scores_1.json").is_file()
 

@@ -10,8 +10,8 @@ SEEN = np.array([True])
 
 
 def run(hits: np.ndarray) -> tuple[dict[str, float], SceneCounts]:
-    """Scenes of 100 pixels of one class, of which `hits` (S,) are right; AP is that of the first
-    scene."""
+    """Scenes of 100 pixels of one class, of which `hits` (S,) are right; AP is the score of the
+    first scene."""
     semantic = np.stack([np.full(len(hits), 100.0), hits, hits])[:, :, None]
     counts = SceneCounts(
         SEEN, np.zeros((4, 0, 1)), semantic, np.zeros((2, 0, 4)), np.zeros((2, 0, 1))
@@ -39,7 +39,7 @@ def test_what_both_arms_share_cancels_out() -> None:
 @pytest.mark.parametrize("seeds", [2, 3, 5, 8])
 @pytest.mark.parametrize("metric", ["AP", "mIoU"])
 def test_the_interval_holds_the_truth_as_often_as_it_says(seeds: int, metric: str) -> None:
-    """Also with few seeds, where the plain bootstrap leaves it out in every second experiment."""
+    """Also with few seeds, where the plain bootstrap misses it in every second experiment."""
     chance = np.random.default_rng(1)
     inside = 0
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""Linear probes: cells counted by hand, and features of which it is known what they hold."""
+"""Linear probes: cells counted by hand, and features whose content is known."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from frozenseg.small_world.scene import Region, Scene
 
 
 def planted(seed: int, *, sam_knows: float) -> Cells:
-    """Edges of which CLIP's map holds the seen ones in noise; SAM's also holds the unseen ones."""
+    """Random edges: in noise, CLIP's map holds the seen ones; SAM's may hold the unseen ones."""
     generator = torch.Generator().manual_seed(seed)
     edge = torch.rand(12, 10, generator=generator) < 0.3
     unseen = torch.rand(12, 10, generator=generator) < 0.4
@@ -36,7 +36,7 @@ def test_what_a_map_holds_is_what_its_probe_finds(sam_knows: float) -> None:
 
 
 def test_weights_are_those_of_damped_least_squares() -> None:
-    """Against one system of equations for all cells, solved by numpy."""
+    """Compare with one system of equations for all cells, solved by numpy."""
     training = [planted(seed, sam_knows=1.0) for seed in range(4)]
     test = [planted(9, sam_knows=1.0)]
     features, edge = (
@@ -57,7 +57,7 @@ def test_weights_are_those_of_damped_least_squares() -> None:
 
 
 def test_cells_of_a_scene_drawn_by_hand() -> None:
-    """A seen square on a seen ground beside an unseen half, in cells of 4 pixels."""
+    """A seen square on a seen ground, beside an unseen ground in the other half of the image."""
     ids = np.ones((96, 128), np.int32)
     ids[:, 64:] = 2
     ids[10:30, 10:30] = 3

@@ -69,7 +69,7 @@ def test_an_outcome_is_read_as_it_was_written(tmp_path: Path) -> None:
     "path", sorted(LOGS.glob("*/results.json")), ids=lambda path: path.parent.name
 )
 def test_the_reports_in_the_logs_are_those_of_their_results(path: Path) -> None:
-    """`frozenseg small_world_experiment --report` makes them again."""
+    """If not, `frozenseg small_world_experiment --report` writes them again."""
     conclusions = (path.parent / "conclusions.md").read_text().rstrip()
     expected = f"{conclusions}\n\n{report(Outcome.read(path))}"
     assert (path.parent / "report.md").read_text() == expected

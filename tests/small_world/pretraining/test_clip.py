@@ -66,7 +66,7 @@ def test_a_pair_depends_on_seed_and_index_alone() -> None:
         for one, two in zip(first[index], second[index], strict=True):
             assert torch.equal(one, two)
     assert not torch.equal(first[0][0], first[1][0])
-    assert int((first[1][1] != 0).sum()) <= 8  # the first say one noun alone
+    assert int((first[1][1] != 0).sum()) <= 8  # the first captions say only one noun
     image, tokens = first[3]
     assert image.shape == (3, 64, 64) and image.dtype == torch.uint8
     assert tokens.shape == (24,) and int((tokens != 0).sum()) > 2
@@ -110,7 +110,7 @@ def test_mosaics_train_all_of_the_image_tower(name: str) -> None:
 
 @pytest.mark.parametrize("tiles", [2, 3])
 def test_a_tiles_vector_is_that_of_its_place_alone(tiles: int) -> None:
-    """Against a mosaic laid by hand, with a mask for each place."""
+    """Compare with a mosaic built by hand, with a mask for each tile."""
     task = mosaic_task()
     task.model.eval()
     images = torch.randint(0, 256, (tiles**2 + 1, 3, 64, 64), dtype=torch.uint8)
@@ -162,7 +162,7 @@ def test_a_window_depends_on_seed_and_index_alone() -> None:
 def test_a_region_under_its_true_mask_is_named_by_its_vector(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An oracle that knows the regions scores all; one that says "star" only the stars."""
+    """Vectors that know the regions get all names right; those of "star" get no ground right."""
     task = mosaic_task()
     names = [*NOUNS, *GROUNDS]
     one_hot = torch.eye(len(names))

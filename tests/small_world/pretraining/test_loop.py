@@ -1,4 +1,4 @@
-"""The loop on a toy: resuming equals not stopping, and wrong folders are refused."""
+"""The loop on a toy task: a resumed run equals an unbroken one, and wrong folders are refused."""
 
 import json
 from dataclasses import replace
@@ -33,7 +33,7 @@ class Line(Dataset[tuple[Tensor, ...]]):
 
 
 class LineTask:
-    """Fits a line, with noise from the step's generator."""
+    """Fit a line, with noise from the step's generator."""
 
     def __init__(self, fail_at: int = 0) -> None:
         torch.manual_seed(0)
@@ -104,7 +104,7 @@ def test_a_folder_in_use_and_another_runs_checkpoint_are_refused(tmp_path: Path)
     with pytest.raises(UserError, match="resume with the same"):
         train(LineTask(), replace(CONFIG, task={"masks": 4}), run_in(tmp_path), resume=True)
     (tmp_path / "checkpoints" / "step_00000012.pt").write_bytes(b"half a file")
-    train(LineTask(), CONFIG, run_in(tmp_path), resume=True)  # from the one before
+    train(LineTask(), CONFIG, run_in(tmp_path), resume=True)  # from the checkpoint before
     assert list(losses_of(tmp_path)) == list(range(1, 13))
 
 

@@ -56,12 +56,12 @@ def test_points_fall_where_they_may_and_carry_the_truth() -> None:
     truth = masks()
     where = truth.clone()
     where[0] = ~truth[0]
-    where[1] = False  # nowhere: anywhere
+    where[1] = False  # an empty mask: any pixel
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         points, labels = sample_points(where, truth, generator)
         assert points.shape == (5, 1, 2) and labels.shape == (5, 1)
-        # SAM adds the half pixel: x + 0.5 is a place in its input, two pixels of which are one here
+        # SAM adds half a pixel: x + 0.5 is a place in its input, and two pixels there are one here
         x, y = ((points[:, 0] + 0.5) / 2).long().unbind(-1)
         inside = truth[torch.arange(5), y, x]
         assert torch.equal(inside, labels[:, 0].bool())
