@@ -39,7 +39,9 @@ def main(argv: list[str]) -> int:
         help="path of the vectors without .json and .npz, e.g. $FROZENSEG_REFERENCE/convnext_large",
     )
     parser.add_argument(
-        "--device", default="cpu", help="device of an entire model (default: %(default)s)"
+        "--device",
+        default="cpu",
+        help="device of an entire model, as for MODEL.DEVICE (default: %(default)s)",
     )
     add_precision(parser)
     arguments = parser.parse_args(argv)

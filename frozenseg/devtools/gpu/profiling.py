@@ -23,7 +23,7 @@ class Profile:
 
     kernels: number of kernels that were launched on the device.
     device_ms: the time that they took, in milliseconds.
-    copies: number of the driver's copies and fills (memcpy, memset) of device memory.
+    copies: number of the driver's copies (from, to and within the device) and fills of memory.
     """
 
     kernels: int
