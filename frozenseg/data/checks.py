@@ -39,7 +39,7 @@ def missing_parts(benchmark: Benchmark, root: Path) -> list[Finding]:
         (benchmark.instances, NO_AP),
     )
     return [
-        Finding(f"{root / path}: not there: {what}", wrong=True, missing=True)
+        Finding(f"{root / path}: missing: {what}", wrong=True, missing=True)
         for path, what in parts
         if path and not (root / path).exists()
     ]

@@ -48,8 +48,8 @@ def list_images(
             found = [pair for pair in found if not pair[0].is_relative_to(hidden)]
             if not found:
                 raise UserError(
-                    f"{entry}: lies in the folder of results, {leave_out}, in which no image is "
-                    "looked for; choose another --output"
+                    f"{entry}: lies in the folder of results, {leave_out}, which is not searched "
+                    "for images; choose another --output"
                 )
         if keep is not None and not Path(entry).is_file():
             found = [(path.resolve(), path) for path in keep(entry, [path for _, path in found])]

@@ -100,8 +100,8 @@ def each_image(images: Any) -> Iterator[Any]:
     """
     if isinstance(images, np.ndarray | Tensor) and not is_many(images):
         raise UserValueError(
-            f"an array of shape {tuple(images.shape)} is no list of images, which would have four "
-            "dimensions; give [image], or list(images)"
+            f"an array of shape {tuple(images.shape)} is not a list of images, which would have "
+            "four dimensions; give [image], or list(images)"
         )
     if isinstance(images, str | os.PathLike):
         images = [images]

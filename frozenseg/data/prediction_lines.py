@@ -71,11 +71,13 @@ class Header(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """A video of which a stopped run has done a part.
+    """A video that a stopped run has processed only in part.
 
-    source: the name of the input. name: the name of its results. frames: how many are done.
-    tracker: the state of the tracker after them, or None. start: the byte where its first line
-    begins.
+    source: the name of the input.
+    name: the name of its results.
+    frames: the number of frames that are done.
+    tracker: the state of the tracker after these frames, or None.
+    start: the byte where its first line begins.
     """
 
     source: str
@@ -88,8 +90,8 @@ class Begun(NamedTuple):
 class PredictionLines:
     """The file of lines of one run, or of one part of a run.
 
-    An existing file is continued: `done` holds the inputs that it has, and `begun` the video of
-    which it has a part. A last line that is cut off is removed, as are frames after the last line
+    An existing file is continued: `done` holds the inputs that it has, and `begun` the video that
+    it has only in part. A last line that is cut off is removed, as are frames after the last line
     from which a run can resume. Memory does not grow with the predictions. Always call `close` at
     the end. Only one process at a time may write.
     """
@@ -104,7 +106,7 @@ class PredictionLines:
         self.path, self.part = folder / part.file_name, part
         self.continued = bool(line_files(folder))  # False: the folder has no lines of earlier runs
         self.done: dict[str, str] = {}  # inputs, and the names of their results without suffixes
-        self.losses: dict[str, str] = {}  # those of which a part could not be read, and which part
+        self.losses: dict[str, str] = {}  # incompletely read inputs, and what was lost
         self.begun: Begun | None = None
         self.ended = False
         self._claimed: dict[str, str] = {}  # inputs of this part, and the names of their results

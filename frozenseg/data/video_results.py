@@ -26,8 +26,9 @@ YOUTUBE_VIS, VIPSEG = "youtube_vis.json", "video_panoptic.json"
 class _Track:
     """The track of a thing.
 
-    category: that of its last frame, which the votes of all frames have decided.
-    frames: the numbers of its frames, from 0. places: the bytes where the lines of these begin.
+    category: the category in its last frame, which the votes of all frames have decided.
+    frames: the numbers of its frames, from 0.
+    places: the bytes where the lines of these frames begin.
     """
 
     category: int = 0

@@ -1,1 +1,1 @@
-"""Instruments of the developers: speed studies and comparisons with reference vectors."""
+"""Developer tools: speed measurements, comparisons with reference vectors, and fuzzing."""

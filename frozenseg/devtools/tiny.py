@@ -1,4 +1,4 @@
-"""The options of a model that is built and run in a second, for trials and for tests."""
+"""Options of a tiny model that is built and run within a second, for trials and tests."""
 
 TINY_OPTIONS = [
     "MODEL.SAM_NAME", "tiny",
@@ -16,4 +16,4 @@ TINY = [
     "MODEL.MASK_FORMER.DEC_LAYERS", "4",
     "MODEL.MASK_FORMER.TRAIN_NUM_POINTS", "100",
 ]  # fmt: skip
-"""With fewer queries, layers and points too: what benchmarks measure to try themselves."""
+"""Also with fewer queries, layers and points; benchmarks measure this model with --tiny."""

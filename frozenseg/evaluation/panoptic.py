@@ -169,7 +169,7 @@ class PanopticQuality(Metric):
         self._match_iou.append(iou[match])
 
     def compute(self) -> Scores:
-        """{"pq", "sq", "rq", "n"} of each group, and {"pq", "sq", "rq"} of each category.
+        """Return {"pq", "sq", "rq", "n"} of each group, and {"pq", "sq", "rq"} of each category.
 
         n is the number of categories of the group that occur.
         """

@@ -286,7 +286,7 @@ def test_mapillary_is_found_with_and_without_the_folder_of_its_version(
     split.with_name("training").rename(split)
     (split / "v1.2").rename(split / "v1.3")
     fine, printed = checked(MAPILLARY, capsys)
-    assert not fine and "validation/panoptic/panoptic_2018.json: not there" in printed
+    assert not fine and "validation/panoptic/panoptic_2018.json: missing" in printed
 
 
 # BDD100K

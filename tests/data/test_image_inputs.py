@@ -131,7 +131,7 @@ def test_one_file_stands_for_one_image_though_it_is_gone_or_a_folder(folder: Pat
 
 def test_one_array_is_no_list_of_its_rows(photo: np.ndarray) -> None:
     for one in (photo, photo[..., 0], torch.from_numpy(photo)):
-        with pytest.raises(ValueError, match=r"shape \(20, 30.* is no list of images"):
+        with pytest.raises(ValueError, match=r"shape \(20, 30.* is not a list of images"):
             list(each_image(one))
     assert (
         len(list(each_image(photo[None]))) == len(list(each_image(list(photo[..., 0][None])))) == 1

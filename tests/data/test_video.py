@@ -123,7 +123,7 @@ def test_what_ffmpeg_cannot_encode_is_one_line(
 
 
 def test_unknown_codec(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'mpeg1': known are h264, vp9, av1"):
+    with pytest.raises(UserError, match="'mpeg1': unknown; known: h264, vp9, av1"):
         with video_writer(tmp_path / "a.mp4", fps=10, codec="mpeg1"):
             pass
 

@@ -155,11 +155,17 @@ def test_a_sweep(name: str, works: list[float], tmp_path: Path) -> None:
         (["--threads", "-1"], "--threads -1: must be at least 0"),
         (["--names", "10"], "--names 10: each of 150 classes needs one"),
         (["--repeats", "0"], "--repeats 0: must be at least 1"),
-        (["--batch", "2"], "--batch: only with --training"),
-        (["--training", "--sweep", "size"], "--training: not with --sweep"),
-        (["--sweep", "size", "--size", "64x64"], "--sweep size: not with --size"),
-        (["--sweep", "queries", "--queries", "20"], "--sweep queries: not with --queries"),
-        (["--sweep", "vocabulary", "--classes", "20"], "vocabulary: not with --classes"),
+        (["--batch", "2"], "--batch: works only with --training"),
+        (["--training", "--sweep", "size"], "--training: cannot be combined with --sweep"),
+        (["--sweep", "size", "--size", "64x64"], "--sweep size: cannot be combined with --size"),
+        (
+            ["--sweep", "queries", "--queries", "20"],
+            "--sweep queries: cannot be combined with --queries",
+        ),
+        (
+            ["--sweep", "vocabulary", "--classes", "20"],
+            "vocabulary: cannot be combined with --classes",
+        ),
     ],
 )
 def test_what_does_not_go_together(argv: list[str], message: str) -> None:

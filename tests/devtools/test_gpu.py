@@ -68,7 +68,7 @@ def test_what_fails_crashes_or_hangs_ends_one_part_alone(
     assert found["works"].results == {"number": 1} and found["works"].failure is None
     assert [found[name].results["before"] for name in ("fails", "crashes", "hangs")] == [2, 3, 4]
     assert "a kernel is missing" in (found["fails"].failure or "")
-    assert "ended without a word" in (found["crashes"].failure or "")
+    assert "ended without a message" in (found["crashes"].failure or "")
     assert "stopped" in (found["hangs"].failure or "")
     assert "not begun" in (found["late"].failure or "")
     assert "test, fails: RuntimeError: a kernel is missing" in headlines({"test": found})

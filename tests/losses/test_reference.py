@@ -37,7 +37,7 @@ def test_damaged_vectors_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"case\.npz: no such file"):
         check_losses(tmp_path / "case")
     (tmp_path / "case.npz").write_bytes(b"PK\x03\x04 not whole")
-    with pytest.raises(UserError, match=r"case\.npz: not a whole \.npz file"):
+    with pytest.raises(UserError, match=r"case\.npz: not a complete \.npz file"):
         check_losses(tmp_path / "case")
     np.savez(tmp_path / "case.npz", labels_0=np.zeros(1))
     with pytest.raises(UserError, match="not reference vectors of the losses"):

@@ -1,4 +1,4 @@
-"""Make, from the published files, those that a row in the table of benchmarks names.
+"""Make the files that a row in the table of benchmarks names, from the published files.
 
 Every preparation can be stopped and started again: a file is written completely or not at all, and
 an existing file is not made again. The same published files always give the same bytes.
@@ -25,7 +25,7 @@ from frozenseg.data.prepare.options import PreparationOptions
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a data set is prepared: a line for --help, and the splits that `prepare` takes."""
+    """How a data set is prepared: a line for --help, and the splits that `prepare` accepts."""
 
     summary: str
     splits: tuple[str, ...]

@@ -90,7 +90,7 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
 
 
 def image_id(stem: str) -> int:
-    """Return the number in a name, e.g. 2000 for `ADE_val_00002000`: evaluators need numbers."""
+    """Return the number in a name, e.g. 2000 for `ADE_val_00002000`; evaluators need numbers."""
     return int(stem.rsplit("_", 1)[-1])
 
 
@@ -137,7 +137,7 @@ def _objects(path: Path, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]
         colours = np.asarray(picture.convert("RGB")).astype(np.int64)
     category, number = colours[..., 0], colours[..., 1]
     if colours.shape[:2] != size:
-        raise UserError(f"{path}: is of another size than its label map; copy both again")
+        raise UserError(f"{path}: differs in size from its label map; copy both again")
     if (category > len(THINGS)).any() or (category[number > 0] == 0).any():
         raise UserError(f"{path}: has objects of a class that is not 1-100; copy the file again")
     return np.array((0, *THINGS))[category], number

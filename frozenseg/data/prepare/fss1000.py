@@ -139,7 +139,7 @@ def _is_resized(path: Path) -> bool:
 
 
 def _write_classes(root: Path, split: str, options: PreparationOptions) -> None:
-    """Write the names by class id; refuse an existing file made from another list of classes."""
+    """Write the names in order of class id; refuse a file made from another list of classes."""
     path = root / FOLDER / f"classes_{split}.txt"
     names = [name.replace("_", " ") for name in class_names(root, split)]
     header = f"# The classes of FSS-1000, {split}, as its folders are named.\n[things]\n"

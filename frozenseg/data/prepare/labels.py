@@ -30,7 +30,7 @@ class LabelConversion:
     full_size: Callable[[Path], np.ndarray] | None = None
 
     def write(self, root: Path, split: str, options: PreparationOptions) -> None:
-        """Write the label maps of a split that are not there yet."""
+        """Write the label maps of a split that do not exist yet, or all of them with `again`."""
         folder = root / self.target / split
         jobs = [
             (source, folder / f"{stem}{self.suffix}")

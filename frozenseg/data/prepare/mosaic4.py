@@ -13,7 +13,7 @@ Sources:
   is labelled in whichever tile it lies; all other pixels are background.
 - `small_world_seen`: the same with seen nouns.
 
-From the same samples, mosaic number n of a source depends only on the seed (SEED, n).
+Given the same samples, mosaic number n of a source depends only on the seed (SEED, n).
 """
 
 import functools
@@ -85,7 +85,7 @@ def prepare(root: Path, name: str, options: PreparationOptions) -> None:
     ]
     options.map(functools.partial(_write, name), jobs, f"{FOLDER} {name}")
     for path in (*folder.glob("images/*.jpg"), *folder.glob(f"annotations/*{source.suffix}")):
-        if path.stem.isdigit() and int(path.stem) >= count:  # left by an earlier run with more
+        if path.stem.isdigit() and int(path.stem) >= count:  # from an earlier run with more
             path.unlink()
 
 

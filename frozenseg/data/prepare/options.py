@@ -59,7 +59,10 @@ def _ticked(bar: Any, result: Result) -> Result:
 
 
 def source_folder(path: Path, remedy: str) -> Path:
-    """Return `path`, which must be a folder of the published data. remedy: where to get it."""
+    """Return `path`, which must be a folder of the published data.
+
+    remedy: how to get the folder, for the error message.
+    """
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; {remedy}")
     return path
@@ -80,7 +83,7 @@ def write_picture(path: Path, pixels: np.ndarray) -> None:
 
 
 def place_image(source: Path, target: Path) -> None:
-    """Put a file at a second place: as a hard link if the disk supports them, else as a copy."""
+    """Put a file at a second place: as a hard link if the disk supports links, else as a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.unlink(missing_ok=True)

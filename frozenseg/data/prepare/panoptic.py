@@ -19,7 +19,9 @@ def annotate_image(
 ) -> dict[str, Any]:
     """Write the panoptic PNG of one image and return its entries in the JSON.
 
-    image: its entry of `images`, without the size. picture: the PNG. ids: (H, W) segment ids.
+    image: the image's entry of `images`, without the size.
+    picture: the path of the PNG.
+    ids: (H, W) segment ids.
     segments: the entries of `segments_info`.
     """
     if options.must_write(picture):

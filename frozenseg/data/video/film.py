@@ -28,7 +28,7 @@ CLOCK = 90_000  # ticks per second
 
 @contextlib.contextmanager
 def leaving_priorities() -> Iterator[None]:
-    """Take back the real-time priority that threads have got inside the block.
+    """Take back the real-time priority that threads received inside the block.
 
     If it is run by root, the encoder of AV1 gives real-time priority to its own threads and to the
     thread that opens it. While that thread computed, nothing else could use its processor, not even

@@ -1,4 +1,4 @@
-"""A frame of a video, and which frames are taken."""
+"""A frame of a video, and the selection of frames."""
 
 import math
 from dataclasses import dataclass
@@ -31,11 +31,12 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """Which frames of a video are taken, and how large.
+    """Which frames of a video are selected, and their maximum size.
 
-    stride: only every stride-th frame is taken. start, end: in seconds; a frame at `end` is not
-        taken.
-    max_side: the largest longer side in pixels; larger frames are reduced to it. 0: no limit.
+    stride: only every stride-th frame is selected.
+    start, end: the selected time range in seconds; a frame at `end` is not selected.
+    max_side: the maximum of the longer side in pixels; larger frames are reduced to it. 0: no
+        limit.
 
     Raises `UserValueError` for values out of range.
     """
@@ -56,11 +57,11 @@ class Selection:
             raise UserValueError(f"max_side {self.max_side}: must be at least 0 pixels")
 
     def wants(self, number: int, time: float) -> bool:
-        """Tell whether the frame of this number, from 1, and time is taken."""
+        """Tell whether the frame with this number, from 1, and time is selected."""
         return (number - 1) % self.stride == 0 and self.start <= time < self.end
 
     def expected(self, num_frames: int, fps: float) -> int:
-        """Return how many of `num_frames` frames are taken if their times are regular."""
+        """Return how many of `num_frames` frames are selected if their times are regular."""
         last = num_frames if math.isinf(self.end) else min(num_frames, math.ceil(self.end * fps))
         return max(0, -(-last // self.stride) - -(-math.ceil(self.start * fps) // self.stride))
 

@@ -23,7 +23,7 @@ class Decoder(Protocol):
     loss: str
 
     def frames(self, selection: Selection) -> Iterator[Frame]:
-        """Decode the frames that are taken; `loss` then says what could not be decoded."""
+        """Decode the selected frames; afterwards, `loss` says what could not be decoded."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Video:
     _decoder: Decoder = field(repr=False)
 
     def frames(self, selection: Selection = ALL) -> Iterator[Frame]:
-        """Decode the frames that are taken, one after another."""
+        """Decode the selected frames, one after another."""
         return self._decoder.frames(selection)
 
     @property

@@ -74,7 +74,7 @@ class Sound:
             _tell(self.source.name, error)
 
     def _write(self, piece: Any) -> None:
-        """Write a piece, or for None what the encoder still holds; nothing after a failure."""
+        """Write a piece, or for None what the encoder still holds; a failure ends the sound."""
         try:
             if self.resampler is None:
                 self._copy(piece)

@@ -27,7 +27,7 @@ class OpenCVDecoder:
             capture.release()
 
     def frames(self, selection: Selection) -> Iterator[Frame]:
-        """Decode the frames that are taken."""
+        """Decode the selected frames."""
         capture = cv2.VideoCapture(self.name)
         number, self.loss = 0, ""
         try:
@@ -37,8 +37,8 @@ class OpenCVDecoder:
                 if moment >= selection.end:
                     return
                 if selection.wants(number, moment):
-                    whole, frame = capture.retrieve()
-                    if whole:
+                    decoded, frame = capture.retrieve()
+                    if decoded:
                         pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
                         yield Frame(number, moment, selection.sized(pixels))
         finally:
@@ -57,8 +57,8 @@ class Camera:
         self.capture = cv2.VideoCapture(number)
         if not self.capture.isOpened():
             raise UserError(
-                f"{number}: no such camera, or another program uses it; write a file of this name "
-                f"with its folder: ./{number}"
+                f"{number}: no such camera, or another program uses it; for a file of this "
+                f"name, write ./{number}"
             )
         self.fps = stated_fps(self.capture.get(cv2.CAP_PROP_FPS))
 
@@ -67,9 +67,9 @@ class Camera:
         number, begin = 0, time.monotonic()
         try:
             while True:
-                whole, frame = self.capture.read()
+                decoded, frame = self.capture.read()
                 number, moment = number + 1, time.monotonic() - begin
-                if not whole or moment >= selection.end:
+                if not decoded or moment >= selection.end:
                     return
                 if selection.wants(number, moment):
                     pixels = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)

@@ -41,7 +41,7 @@ class PyAVDecoder:
                 raise UserError(f"{name}: no frame can be decoded; is the file complete?")
 
     def frames(self, selection: Selection) -> Iterator[Frame]:
-        """Decode the frames that are taken; damaged pieces are left out.
+        """Decode the selected frames; damaged pieces are left out.
 
         Frames are numbered by counting them. After a damaged piece, their times show how many are
         missing, provided that they are regular, so that later frames keep their numbers.
@@ -107,7 +107,10 @@ class PyAVDecoder:
                 yield frame
 
     def _missing(self, container: Any, stream: Any, end: float) -> str:
-        """Say what is missing of what the file declares. end: the time of the last frame."""
+        """Say which part of the declared frames or length is missing; "" if none is.
+
+        end: the time of the last frame.
+        """
         declared = self.num_frames - self._left_out
         length = max(_length(container, stream), declared / self.fps)
         # Some headers count frames that were dropped in recording, so the length is checked too.
@@ -131,7 +134,7 @@ def _length(container: Any, stream: Any) -> float:
 
 
 def _upright(frame: Any) -> np.ndarray:
-    """Return the pixels (H, W, 3) uint8 RGB, turned as the file says."""
+    """Return the pixels (H, W, 3) uint8 RGB, rotated upright as the file says."""
     pixels = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels

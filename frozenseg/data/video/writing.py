@@ -21,7 +21,10 @@ class Append(Protocol):
     """Appends a frame to a film."""
 
     def __call__(self, frame: np.ndarray, time: float | None = None) -> None:
-        """Append (H, W, 3) uint8 RGB. time: in seconds; None: a frame after the last."""
+        """Append a frame (H, W, 3) uint8 RGB.
+
+        time: its time in seconds; None: one frame after the last one.
+        """
 
 
 @contextmanager
@@ -39,12 +42,13 @@ def video_writer(
     disk. Without PyAV the film is MPEG-4 Part 2, which browsers do not play, with a constant frame
     rate and without sound.
 
-    fps: frames per second where no times are given. codec: one of `CODECS`.
+    fps: frames per second if no times are given.
+    codec: one of `CODECS`.
     sound: a video whose sound the film keeps, cut to the time from the film's first to its last
         frame.
     """
     if codec not in CODECS:
-        raise UserError(f"codec {codec!r}: known are {', '.join(CODECS)}")
+        raise UserError(f"codec {codec!r}: unknown; known: {', '.join(CODECS)}")
     with atomic_path(path) as temporary, ExitStack() as stack:
         film: Any = None  # a `PyAVFilm`, which can be imported only with PyAV, or `_OpenCVFilm`
         if has_pyav():

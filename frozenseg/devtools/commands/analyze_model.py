@@ -1,4 +1,4 @@
-"""Count a model's parameters, frozen and trained, and its floating point operations, by stage."""
+"""Count a model's frozen and trained parameters, and its floating point operations, by stage."""
 
 import argparse
 from collections import defaultdict
@@ -30,12 +30,12 @@ def main(argv: list[str]) -> None:
         nargs=2,
         default=(800, 1199),
         metavar=("H", "W"),
-        help="of the image in pixels (default: 800 1199)",
+        help="size of the image in pixels (default: 800 1199)",
     )
-    parser.add_argument("--classes", type=int, default=150, help="for the FLOPs (default: 150)")
-    parser.add_argument("--flops", action="store_true", help="count operations too")
+    parser.add_argument("--classes", type=int, default=150, help="for --flops (default: 150)")
+    parser.add_argument("--flops", action="store_true", help="count floating point operations too")
     parser.add_argument("--json", type=output_file, help="write the numbers to this file")
-    parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
+    parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="configuration settings")
     arguments = parser.parse_intermixed_args(argv)
     check_least(arguments, size=1, classes=1)
     model = build_model(load_config(arguments.config_file, arguments.options)).eval()
@@ -80,8 +80,8 @@ def _stage(name: str) -> str:
 def count_flops(model: SegmentationModel, size: tuple[int, int], classes: int) -> dict[str, int]:
     """Count the floating point operations of one prediction by stage; multiply-adds count as two.
 
-    PyTorch counts convolutions, matrix products and attention while the model runs. Sampling, norms
-    and activations, a few per cent, are not counted.
+    PyTorch counts convolutions, matrix products and attention while the model runs. Sampling,
+    normalisation and activations are not counted; they are a few per cent.
     """
     images = ImageBatch.collate([torch.zeros(3, *size)], model.size_divisor).to(model.device)
     text = TextEmbeddings(
@@ -89,7 +89,7 @@ def count_flops(model: SegmentationModel, size: tuple[int, int], classes: int) -
         class_index=torch.arange(classes),
         seen=torch.zeros(classes, dtype=torch.bool),
     ).to(model.device)
-    model.requires_grad_(False)  # the counter follows gradients where there are any
+    model.requires_grad_(False)  # the counter would also track gradients
     counts: dict[str, int] = {}
 
     def counted(place: Place, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,11 +1,12 @@
-"""Time and memory of one image, or of one training step, stage by stage, beside baselines.
+"""Measure time and memory of one image or one training step, stage by stage, beside baselines.
 
-Without options: the published setting (ConvNeXt-L, SAM ViT-B, 250 queries, 800 x 1199, 150 classes
-with 403 names). Weights, image and text vectors are made up: time and memory do not depend on them.
-In turn with it run segment-anything's own encoder and open_clip's own trunk, in a process of their
-own, and a large matrix product and a large convolution. "whole" is from the image's file to the
-results; scoring, and each task of post-processing alone, stand beside it. Memory is the process's
-(CPU) or what PyTorch holds (CUDA).
+Without options, the published setting is measured (ConvNeXt-L, SAM ViT-B, 250 queries, 800 x 1199,
+150 classes with 403 names). Weights, image and text vectors are made up, because time and memory do
+not depend on them. The baselines run in turn with the model: segment-anything's own encoder and
+open_clip's own trunk, in a separate process, and a large matrix product and a large convolution.
+"whole" is the time from the image's file to the results; scoring, and post-processing for each task
+separately, are timed in addition to it. Memory is that of the process on a CPU, and what PyTorch
+has allocated on CUDA.
 """
 
 import argparse
@@ -36,13 +37,13 @@ from frozenseg.files import write_json
 from frozenseg.runtime.precision import CHOICES, Precision
 
 SWEEPS: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = {
-    # what the work is counted in; its values; those of --tiny
+    # the unit of the work, its values, and its values with --tiny
     "vocabulary": ("classes of one name", (20, 150, 403, 847, 1203), (20, 60)),
     "size": ("megapixels", (0.25, 0.5, 1, 2, 4, 8), (0.005, 0.02)),
     "queries": ("queries", (50, 100, 250, 500, 1000), (10, 20)),
 }
 
-STRIDE = 32  # of CLIP's last stage
+STRIDE = 32  # of the last stage of CLIP's trunk
 
 
 def main(argv: list[str]) -> int | None:
@@ -63,21 +64,21 @@ def _single(arguments: argparse.Namespace) -> dict[str, Any]:
     precision = build_precision(cfg, build_device(cfg))
     report = _described(arguments, cfg, setting, precision)
     with encoder_baselines(encoder_setting(cfg, setting, precision)) as encoders:
-        sticks = [*encoders, *machine_baselines(precision, small=arguments.tiny)]
+        baselines = [*encoders, *machine_baselines(precision, small=arguments.tiny)]
         if arguments.training:
             times = training_times(
-                cfg, setting, batch=arguments.batch, baselines=sticks, repeats=arguments.repeats
+                cfg, setting, batch=arguments.batch, baselines=baselines, repeats=arguments.repeats
             )
             report["images_per_second"] = round(arguments.batch / times.median(WHOLE), 4)
         else:
             times = prediction_times(
                 cfg,
                 setting,
-                baselines=sticks,
+                baselines=baselines,
                 repeats=arguments.repeats,
                 beside_eager=arguments.beside_eager,
             )
-    report |= summary(times, sticks)
+    report |= summary(times, baselines)
     _print(report)
     if arguments.chart:
         draw_bars(report, arguments.chart, _title(report))
@@ -93,23 +94,23 @@ def _sweep(arguments: argparse.Namespace) -> dict[str, Any]:
         options = []
         if arguments.sweep == "vocabulary":
             setting = Setting(arguments.size, int(value), int(value))
-        elif arguments.sweep == "size":  # height to width as 2 to 3
+        elif arguments.sweep == "size":  # an aspect ratio of 2 (height) to 3 (width)
             height = round((value * 1e6 * 2 / 3) ** 0.5)
             setting = Setting((height, height * 3 // 2), arguments.classes, arguments.names)
         else:
             options = ["MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", str(int(value))]
         cfg = _config(arguments, setting.size, options)
         precision = build_precision(cfg, build_device(cfg))
-        sticks = machine_baselines(precision, small=arguments.tiny)
-        times = prediction_times(cfg, setting, baselines=sticks, repeats=arguments.repeats)
+        baselines = machine_baselines(precision, small=arguments.tiny)
+        times = prediction_times(cfg, setting, baselines=baselines, repeats=arguments.repeats)
         report = report or _described(arguments, cfg, setting, precision)
-        points.append({"work": value, "size": list(setting.size), **summary(times, sticks)})
+        points.append({"work": value, "size": list(setting.size), **summary(times, baselines)})
         whole, memory = times.median(WHOLE), points[-1]["memory"]
         print(f"{value:g} {unit}: {whole:.3f} s, {memory['above_gb']:.3f} GB above the model")
     if arguments.sweep == "size":
         del report["size"]  # each point has its own
     report |= {"work": unit, "points": points, "growth": growth(points)}
-    print("growth as a power of the work, from the first to the last (1: linear)")
+    print("growth as a power of the work, from the first value to the last (1: linear)")
     for name, power in report["growth"].items():
         print(f"  {name:36s} {power:6.2f}")
     if arguments.chart:
@@ -120,7 +121,7 @@ def _sweep(arguments: argparse.Namespace) -> dict[str, Any]:
 def _config(
     arguments: argparse.Namespace, size: tuple[int, int], more: Sequence[str] = ()
 ) -> CfgNode:
-    """Make the configuration, in which the network sees the image in its own size."""
+    """Make the configuration, in which the network sees the image at its original size."""
     options = [*(TINY if arguments.tiny else []), "SEED", "0", "MODEL.DEVICE", arguments.device]
     options += ["MODEL.ALLOW_RANDOM_WEIGHTS", "True"]
     if arguments.queries is not None:
@@ -174,7 +175,7 @@ def _check(arguments: argparse.Namespace) -> None:
         _refuse(arguments, f"--sweep {sweep}", "beside_eager", *swept)
     default = ("64x64" if tiny else "1024x1024") if training else "64x96" if tiny else "800x1199"
     arguments.size = _size(arguments.size or default)
-    if max(arguments.size) <= STRIDE:  # one cell, whose groups of channels have no variance
+    if max(arguments.size) <= STRIDE:  # with one cell, groups of channels have no variance
         height, width = arguments.size
         raise UserError(f"--size {height}x{width}: one side must be longer than {STRIDE} pixels")
     if training and any(side % STRIDE for side in arguments.size):
@@ -187,17 +188,17 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.names < arguments.classes:
         raise UserError(f"--names {arguments.names}: each of {arguments.classes} classes needs one")
     if training and arguments.precision in ("bf16", "fp16"):
-        raise UserError("--precision: auto (mixed, as SOLVER.AMP) or fp32 with --training")
+        raise UserError("--precision: must be auto (mixed precision) or fp32 with --training")
     if training:
         _refuse(arguments, "--training", "sweep", "beside_eager", "compile")
     elif arguments.batch > 1:
-        raise UserError("--batch: only with --training; one image is timed otherwise")
+        raise UserError("--batch: works only with --training; otherwise one image is timed")
 
 
 def _refuse(arguments: argparse.Namespace, given: str, *others: str) -> None:
     for name in others:
         if getattr(arguments, name) not in (None, False):
-            raise UserError(f"{given}: not with --{name.replace('_', '-')}")
+            raise UserError(f"{given}: cannot be combined with --{name.replace('_', '-')}")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -220,21 +221,21 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--names",
         type=int,
-        help="number of names, of all classes together (default: 403 for 150 classes)",
+        help="total number of names of all classes (default: 403 for 150 classes)",
     )
-    add("--queries", type=int, help="number of queries (default: the configuration's, 250)")
-    add("--threads", type=int, default=0, help="of the CPU (default: 0, PyTorch's choice)")
+    add("--queries", type=int, help="number of queries (default: that of the configuration)")
+    add("--threads", type=int, default=0, help="CPU threads (default: 0, PyTorch's choice)")
     add("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
     add("--precision", choices=CHOICES, default="fp32", help="precision (default: %(default)s)")
     add("--compile", action="store_true", help="compile the stages of the model")
-    eager = "our own model in float32, not compiled, runs in turn too"
+    eager = "also time the same model in float32 and not compiled, in turn with this one"
     add("--beside-eager", action="store_true", help=eager)
-    add("--training", action="store_true", help="one training step instead")
-    add("--batch", type=int, default=1, help="images, with --training (default: %(default)s)")
-    add("--repeats", type=int, default=3, help="after one that warms up (default: %(default)s)")
-    add("--sweep", choices=tuple(SWEEPS), help="time and memory as this grows")
-    add("--tiny", action="store_true", help="a tiny model instead, to try the program")
+    add("--training", action="store_true", help="time a training step instead of an image")
+    add("--batch", type=int, default=1, help="images in a training step (default: %(default)s)")
+    add("--repeats", type=int, default=3, help="runs after a warm-up (default: %(default)s)")
+    add("--sweep", choices=tuple(SWEEPS), help="measure how time and memory grow with it")
+    add("--tiny", action="store_true", help="use a tiny model, to try the program")
     add("--json", type=output_file, help="write the numbers to this file")
-    add("--chart", type=output_picture, metavar="PNG", help="draw them")
-    add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the YAML file")
+    add("--chart", type=output_picture, metavar="PNG", help="draw the numbers")
+    add("options", nargs="*", metavar="KEY VALUE", help="settings that override the YAML file")
     return parser

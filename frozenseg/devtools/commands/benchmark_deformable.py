@@ -1,6 +1,6 @@
-"""Time deformable attention against the loop over levels with grid_sample, forward and backward.
+"""Time deformable attention beside a loop over levels with grid_sample, forward and backward.
 
-The sampling positions lie some cells around each query's own cell, as in a trained model.
+The sampling positions lie within a few cells of each query's own cell, as in a trained model.
 """
 
 import argparse
@@ -24,24 +24,24 @@ from frozenseg.models.ms_deform_loop import loop_over_levels
 from frozenseg.models.pixel_decoder import DeformableEncoder
 from frozenseg.runtime.environment import device_name
 
-SPREAD = 3.0  # standard deviation of the offsets, in cells
+SPREAD = 3.0  # standard deviation of the sampling offsets, in cells
 Shapes = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """Our operator beside the loop over levels, both run in turn.
+    """Our operator beside the loop over levels, run in turn.
 
     what: the operation.
-    threads: of PyTorch.
+    threads: number of PyTorch's threads.
     ours_s: median time of our operator in seconds.
     loop_s: median time of the loop in seconds.
-    ratio: of the medians.
-    ratio_of_best: of the shortest runs, which other processes disturb least.
-    ours_cpu_s: processor time of all threads of our operator, in seconds.
-    loop_cpu_s: the same of the loop.
-    ours_gib: peak memory of our operator on top of what was held before.
-    loop_gib: the same of the loop.
+    ratio: the loop's median time divided by ours.
+    ratio_of_best: the same for the shortest runs, which other processes disturb least.
+    ours_cpu_s: median processor time of our operator in seconds, summed over all threads.
+    loop_cpu_s: the same for the loop.
+    ours_gib: peak memory of our operator in GiB, in addition to the memory in use before.
+    loop_gib: the same for the loop.
     """
 
     what: str
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int | None:
         raise UserError("no CUDA device is present: leave --device out to time the CPU")
     device = torch.device(options.device)
     shapes = [_shape(text) for text in options.levels]
-    measure([(2, 2)] * len(shapes), options, device, 1)  # libraries load what they need
+    measure([(2, 2)] * len(shapes), options, device, 1)  # warms up: libraries are loaded
     report: list[Row] = []
     held = torch.get_num_threads()
     for threads in options.threads if device.type == "cpu" else [held]:
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int | None:
 def measure(
     shapes: Shapes, options: argparse.Namespace, device: torch.device, threads: int
 ) -> list[Row]:
-    """Measure both operators and a whole encoder on random inputs of these shapes."""
+    """Measure both operators, alone and in an encoder layer, on random inputs of these shapes."""
     inputs = make_inputs(shapes, options, device)
     leaves = [tensor.clone().requires_grad_() for tensor in inputs]
     value, locations, weights = inputs
@@ -123,7 +123,7 @@ def measure(
 
 
 def make_inputs(shapes: Shapes, options: argparse.Namespace, device: torch.device) -> list[Tensor]:
-    """Make value, locations and weights, with every cell of every level as a query."""
+    """Make value, locations and weights; every cell of every level is a query."""
     torch.manual_seed(0)
     cells = sum(height * width for height, width in shapes)
     value = torch.randn(options.batch, cells, options.heads, options.channels)
@@ -143,7 +143,7 @@ def compare(
     device: torch.device,
     threads: int,
 ) -> Row:
-    """Measure the memory once, then run both ways in turn, so that a busy machine slows both."""
+    """Measure the memory once, then time both in turn, so that a busy machine slows both."""
     ways = (deformable_attention, loop_over_levels)
     peaks = [measure_memory(functools.partial(run, way), device) for way in ways]
     memory = [(peak.peak - peak.held) / 2**30 for peak in peaks]
@@ -211,6 +211,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=int, nargs="+", default=[1, 2], help="CPU threads (%(default)s)"
     )
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each way (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each one (%(default)s)")
     parser.add_argument("--json", type=output_file, metavar="OUT", help="write the figures here")
     return parser

@@ -1,7 +1,8 @@
-"""Compare exported files with the model that they were made of: numbers, scores, time, size.
+"""Compare exported files with the model that they were made from: outputs, scores, time, size.
 
-The scenes are those of the small world, in the order of its evaluation. All files and our own model
-in float32 take turns on each scene, so that the machine's changes of speed meet all of them.
+The scenes are those of the small world's validation split, in the order of evaluation. All files
+and our own model in float32 take turns on each scene, so that changes in the machine's speed affect
+all of them.
 """
 
 import argparse
@@ -37,17 +38,20 @@ from frozenseg.structures import ImageBatch, MaskPredictions, Prediction, TextEm
 
 OURS = "ours, float32"
 DATA = "DETECTRON2_DATASETS"
-# What is exported has no proposals of SAM.
+# The exported files are compared without SAM's proposals.
 OPTIONS = ["TEST.USE_SAM_MASKS", "False", "DATASETS.TEST", "('small_world_val',)"]
 
 
 @dataclass
 class Runner:
-    """One way to run the model, and what was measured of it.
+    """One way to run the model, and its measurements.
 
-    seconds: of the network alone, for each scene. processor: the same in seconds of all cores.
-    classes, masks: the largest differences from ours: of class probabilities, and of mask logits
-    in shares of the largest. pixels: the share of pixels with our class, for each scene.
+    size: size of the exported file in bytes.
+    seconds: wall-clock time of the network, without post-processing, for each scene.
+    processor: its processor time in seconds, summed over all cores, for each scene.
+    classes: the largest difference of class probabilities from those of our model.
+    masks: the largest difference of mask logits, relative to the largest of our model.
+    pixels: for each scene, the share of pixels that get the same class as from our model.
     """
 
     name: str
@@ -61,7 +65,7 @@ class Runner:
     pixels: list[float] = field(default_factory=list)
 
     def predict(self, images: ImageBatch, text: TextEmbeddings) -> MaskPredictions:
-        """Run the network, and note the time."""
+        """Run the network and record the time."""
         start, processor = time.perf_counter(), time.process_time()
         with torch.inference_mode():
             found = self.predictor.model.predict(images, text)
@@ -70,14 +74,17 @@ class Runner:
         return found
 
     def compare(self, found: MaskPredictions, truth: MaskPredictions) -> None:
-        """Note how the network's output differs from ours."""
+        """Record how the network's output `found` differs from our model's, `truth`."""
         pairs = found.class_logits.softmax(-1), truth.class_logits.softmax(-1)
         self.classes = max(self.classes, float((pairs[0] - pairs[1]).abs().max()))
         difference = (found.mask_logits - truth.mask_logits).abs().max()
         self.masks = max(self.masks, float(difference / truth.mask_logits.abs().max()))
 
     def row(self, ours: "Runner") -> dict[str, Any]:
-        """Return the measured numbers. ours: what the times are divided by."""
+        """Return the measured numbers.
+
+        ours: the runner of our model; relative times are relative to it.
+        """
         scores = self.task.summary(self.task.metric.compute())
         ratios = {
             kind: statistics.median(
@@ -130,7 +137,7 @@ def _task(scenes: EvalDataset) -> PanopticEvaluator:
 def _measure(scenes: EvalDataset, runners: list[Runner]) -> None:
     ours, words = runners[0], scenes.vocabulary
     text, exported = ours.predictor.embed(words), runners[-1].predictor
-    assert isinstance(exported.model, OnnxModel), "it is of `load_exported`"
+    assert isinstance(exported.model, OnnxModel), "`load_exported` makes one"
     window = exported.model.window
     for number, record in enumerate(scenes.dataset.records):
         pixels = read_image(record.image_path)
@@ -142,7 +149,7 @@ def _measure(scenes: EvalDataset, runners: list[Runner]) -> None:
         found = {}
         for runner in runners[first:] + runners[:first]:
             found[runner.name] = runner.predict(images, text)
-        truth = None
+        our_classes = None
         for runner in runners:
             runner.compare(found[runner.name], found[OURS])
             request = Request(image, (pixels.shape[0], pixels.shape[1]))
@@ -152,8 +159,8 @@ def _measure(scenes: EvalDataset, runners: list[Runner]) -> None:
             runner.task.update(record, result)
             assert result.panoptic is not None, "the configuration makes it"
             classes = result.panoptic.class_map()
-            truth = classes if truth is None else truth
-            runner.pixels.append(float((classes == truth).mean()))
+            our_classes = classes if our_classes is None else our_classes
+            runner.pixels.append(float((classes == our_classes).mean()))
 
 
 def _make_scenes(root: Path, count: int) -> None:
@@ -166,11 +173,11 @@ def _make_scenes(root: Path, count: int) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg benchmark_export", description=__doc__)
     add = parser.add_argument
-    add("files", nargs="+", type=user_path, metavar="FILE", help="of `frozenseg export`")
-    add("--config-file", default="small", help="the model that they were made of")
+    add("files", nargs="+", type=user_path, metavar="FILE", help="written by `frozenseg export`")
+    add("--config-file", default="small", help="the model that they were made from")
     where = "where the files run (default: cpu, which is ONNX Runtime's)"
     add("--device", nargs="+", default=["cpu"], help=where)
     add("--scenes", type=int, default=50, help="number of scenes (default: 50)")
     add("--threads", type=int, default=2, help="CPU threads (default: 2)")
-    add("--json", type=output_file, help="file for the numbers")
+    add("--json", type=output_file, help="write the numbers to this file")
     return parser

@@ -1,7 +1,7 @@
-"""Time SAM's proposals beside segment-anything's own generator: same weights, images, settings.
+"""Time our SAM proposals beside segment-anything's own mask generator, with the same settings.
 
-Both get the images at SAM's own size, so that both see the same pixels. Masks agree if, for each of
-the generator's, one of ours has an IoU of 0.99 with it.
+Both use the same weights, and get the images at SAM's input size, so that they see the same pixels.
+A mask of the generator agrees if one of our masks has an IoU of at least 0.99 with it.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from frozenseg.runtime.environment import device_name
 from frozenseg.small_world.scene import make_scene
 from frozenseg.structures import ImageBatch
 
-ALIKE = 0.99
+ALIKE = 0.99  # lowest IoU of masks that agree
 
 
 def main(argv: list[str]) -> int | None:
-    """Time our proposals and segment-anything's on the same images, and print both."""
+    """Time our proposals and segment-anything's on the same images, and print a report."""
     arguments = _parser().parse_args(argv)
     check_least(arguments, images=1, repeats=1)
     device = build_device(load_config(None, ["MODEL.DEVICE", arguments.device]))
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int | None:
 def compare(
     sam: Sam, image: np.ndarray, settings: ProposalSettings, repeats: int
 ) -> dict[str, float]:
-    """Time both on an image, with their image encoder, and count the masks that agree."""
+    """Time both on an image, including the image encoder, and count the masks that agree."""
     generator = SamAutomaticMaskGenerator(
         sam,
         points_per_side=settings.points_per_side,
@@ -111,7 +111,7 @@ def compare(
 
 
 def agreeing(expected: np.ndarray, others: np.ndarray) -> int:
-    """Count the masks (N, H, W) bool that agree with one of the others (M, H, W)."""
+    """Count the expected masks (N, H, W) bool that agree with one of the others (M, H, W)."""
     if not len(expected) or not len(others):
         return 0
     first, second = (m.reshape(len(m), -1).astype(np.float32) for m in (expected, others))
@@ -121,7 +121,7 @@ def agreeing(expected: np.ndarray, others: np.ndarray) -> int:
 
 
 def matrix_rate(device: torch.device, side: int = 1024) -> float:
-    """Measure the machine's own rate in GFLOP/s."""
+    """Measure the device's rate of a matrix product in GFLOP/s."""
     left = torch.randn(side, side, device=device)
     times = [_seconds(lambda: (left @ left).sum().item()) for _ in range(10)]
     return 2 * side**3 / statistics.median(times) / 1e9
@@ -150,16 +150,16 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--sam", default="small", help="its size (default: %(default)s)")
+    add("--sam", default="small", help="size of SAM (default: %(default)s)")
     add(
         "--weights",
         default="frozenseg://small/sam.safetensors",
         help="SAM's weights (default: %(default)s)",
     )
     add("--input", nargs="+", default=[], metavar="PATH", help="images (default: made-up scenes)")
-    add("--images", type=int, default=4, help="made-up scenes (default: %(default)s)")
+    add("--images", type=int, default=4, help="number of made-up scenes (default: %(default)s)")
     add("--repeats", type=int, default=3, help="runs of each (default: %(default)s)")
-    add("--points-per-side", type=int, default=32, help="side of the grid (default: %(default)s)")
+    add("--points-per-side", type=int, default=32, help="points per side (default: %(default)s)")
     add(
         "--predicted-iou",
         type=float,

@@ -1,4 +1,4 @@
-"""Time panoptic quality and mask AP against the plain ways, on the same generated images."""
+"""Time our panoptic quality and mask AP beside plain implementations on generated images."""
 
 import argparse
 import contextlib
@@ -22,17 +22,17 @@ from frozenseg.files import write_json
 Segments = list[dict[str, int]]
 Panoptic = tuple[np.ndarray, Segments, np.ndarray, Segments]  # prediction, then truth
 
-# As many as COCO has things.
+# As many classes as COCO has thing classes.
 CATEGORIES = [{"id": 3 * i + 1, "name": f"class {i}", "isthing": i % 2} for i in range(80)]
 
 
 def main(argv: list[str]) -> int | None:
-    """Time each metric and its usual implementation on the same data, and print the table."""
+    """Time each metric and a plain implementation of it on the same data, and print a table."""
     parser = argparse.ArgumentParser(prog="frozenseg benchmark_scoring", description=__doc__)
     parser.add_argument("--images", type=int, default=20, help="number of images (%(default)s)")
     parser.add_argument("--size", type=int, default=640, help="side in pixels (%(default)s)")
     parser.add_argument("--segments", type=int, default=40, help="segments per image (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each way (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each one (%(default)s)")
     parser.add_argument("--json", type=output_file, metavar="OUT", help="write the figures here")
     options = parser.parse_args(argv)
     check_least(options, images=1, size=16, segments=1, repeats=1)
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int | None:
 
 
 def our_pq(maps: list[Panoptic]) -> float:
-    """Compute panoptic quality by this package."""
+    """Compute panoptic quality with this package."""
     metric = PanopticQuality(categories=CATEGORIES)
     for image_id, panoptic in enumerate(maps):
         metric.update(image_id, *panoptic)
@@ -69,7 +69,7 @@ def our_pq(maps: list[Panoptic]) -> float:
 def loop_pq(maps: list[Panoptic]) -> float:
     """Compute PQ as it is defined: a mask for each segment, an intersection for each pair.
 
-    The generated images hold no crowd, so only void needs care.
+    The generated images contain no crowd segments, so only void needs special treatment.
     """
     counts = {category["id"]: [0.0, 0, 0, 0] for category in CATEGORIES}  # IoU, TP, FP, FN
     for pred_ids, pred_segments, gt_ids, gt_segments in maps:
@@ -99,7 +99,7 @@ def loop_pq(maps: list[Panoptic]) -> float:
 
 
 def our_ap(truth: dict[str, Any], detections: list[dict[str, Any]]) -> float:
-    """Compute mask AP by this package."""
+    """Compute mask AP with this package."""
     metric = InstanceAP(ground_truth=truth)
     by_image: dict[int, list[dict[str, Any]]] = {}
     for detection in detections:
@@ -111,8 +111,8 @@ def our_ap(truth: dict[str, Any], detections: list[dict[str, Any]]) -> float:
 
 
 def pycocotools_ap(truth: dict[str, Any], detections: list[dict[str, Any]]) -> float:
-    """Compute mask AP by pycocotools."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it reports each of its steps
+    """Compute mask AP with pycocotools."""
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints every step
         coco = COCO()
         coco.dataset = truth
         coco.createIndex()
@@ -127,7 +127,7 @@ def pycocotools_ap(truth: dict[str, Any], detections: list[dict[str, Any]]) -> f
 def _compare(
     ours: Callable[[], float], plain: Callable[[], float], repeats: int
 ) -> dict[str, float]:
-    """Take the median seconds of both ways, run in turn so that a busy machine slows both."""
+    """Take the median seconds of both; they run in turn, so that a busy machine slows both."""
     seconds: tuple[list[float], list[float]] = ([], [])
     scores = [0.0, 0.0]
     for _ in range(repeats):
@@ -145,7 +145,7 @@ def _compare(
 
 
 def _panoptic(rng: np.random.Generator, size: int, segments: int) -> Panoptic:
-    """Make overlapping boxes as the truth, and shifted ones, some of another class, predicted."""
+    """Make overlapping boxes as ground truth; as prediction, shift them and misclassify some."""
     corners = rng.integers(0, size * 3 // 4, (segments, 2))
     sides = rng.integers(size // 16, size // 3, (segments, 2))
     gt_ids, pred_ids = np.zeros((2, size, size), dtype=np.int32)
@@ -175,7 +175,7 @@ def _listed(ids: np.ndarray, classes: np.ndarray) -> Segments:
 def _detections(
     maps: list[Panoptic], rng: np.random.Generator
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Turn segments into instances in COCO's form; predictions come twice, with random scores."""
+    """Turn segments into instances in COCO format; predictions appear twice with random scores."""
     truth: dict[str, Any] = {"images": [], "categories": CATEGORIES, "annotations": []}
     detections: list[dict[str, Any]] = []
     for image_id, (pred_ids, pred_segments, gt_ids, gt_segments) in enumerate(maps):

@@ -1,7 +1,8 @@
-"""Time `frozenseg serve` under load: latency by clients at once, refusals, equal answers, memory.
+"""Time `frozenseg serve` under load: latency by number of clients, refusals, wrong answers, memory.
 
-A service is started on a free port of the loopback. Each client sends pictures of the generated
-world one after the other, every second one with other words, and tries again after a refusal.
+A service is started on a free port of the loopback interface. Two pictures of the small world, each
+with two vocabularies, make four different requests. Each client sends one request after the other,
+and sends it again if it is refused.
 """
 
 import argparse
@@ -29,15 +30,17 @@ Answer = dict[str, Any]
 
 
 def main(argv: list[str]) -> None:
-    """Print a table of latency by clients at once, then the memory over many requests."""
+    """Print a table of latency by number of concurrent clients, then memory over many requests."""
     parser = argparse.ArgumentParser(prog="frozenseg benchmark_service", description=__doc__)
     add = parser.add_argument
-    add("--clients", type=int, nargs="+", default=[1, 4, 16], help="clients at once (%(default)s)")
-    add("--requests", type=int, default=64, help="answers of each row, at least (%(default)s)")
-    add("--max-queue", type=int, default=8, help="of the service (%(default)s)")
-    add("--memory-requests", type=int, default=0, help="requests over which memory is watched")
+    add(
+        "--clients", type=int, nargs="+", default=[1, 4, 16], help="clients at a time (%(default)s)"
+    )
+    add("--requests", type=int, default=64, help="answers in each row (%(default)s)")
+    add("--max-queue", type=int, default=8, help="--max-queue of the service (%(default)s)")
+    add("--memory-requests", type=int, default=0, help="requests during which memory is watched")
     add("--json", type=output_file, help="write the numbers to this file")
-    add("options", nargs="*", metavar="KEY VALUE", help="settings over those of the small model")
+    add("options", nargs="*", metavar="KEY VALUE", help="settings for the small model")
     arguments = parser.parse_intermixed_args(argv)
     check_least(arguments, clients=1, requests=1, max_queue=1, memory_requests=0)
     images = [shipped("demo") / "images" / f"scene_{number}.png" for number in (1, 2)]
@@ -58,21 +61,24 @@ def main(argv: list[str]) -> None:
 
 @contextlib.contextmanager
 def _service(max_queue: int, options: list[str]) -> Iterator[tuple[str, int]]:
-    """Start a service; give its address and the number of its process."""
+    """Start a service; yield its address and its process id."""
     command = [sys.executable, "-m", "frozenseg", "serve", "--port", "0"]
     command += ["--max-queue", str(max_queue), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             if " serves " not in line:
-                raise UserError("the service has not started")
+                raise UserError("the service did not start; `frozenseg serve` shows the reason")
             yield line.split()[0], process.pid
         finally:
             process.terminate()
 
 
 class _Asker:
-    """Sends the works to a service. works: image files, each with a vocabulary."""
+    """Sends requests to a service.
+
+    works: the requests: image files, each with a vocabulary.
+    """
 
     def __init__(self, url: str, works: list[tuple[Path, str]]) -> None:
         import httpx
@@ -81,7 +87,7 @@ class _Asker:
         self.open = lambda: httpx.Client(base_url=url, timeout=300, trust_env=False)
         self.contents = [image.read_bytes() for image, _ in works]
         with self.open() as http:
-            # The first pass embeds the words; the second is what all later answers are held to.
+            # The first pass embeds the words. All later answers must equal those of the second.
             for _ in range(2):
                 self.expected = [_split(self._send(http, n).json()) for n in range(len(works))]
 
@@ -91,7 +97,7 @@ class _Asker:
         return http.post("/v1/segment", files={"image": self.contents[at]}, data=data)
 
     def differs_from_python(self, options: list[str]) -> int:
-        """Count the pixels at which the client's maps are not those of the Python API."""
+        """Count the pixels at which the client's maps differ from those of the Python API."""
         count = 0
         segmenter = frozenseg.load("small", device="cpu", options=options)
         with segmenter, frozenseg.Client(self.url) as client:
@@ -102,7 +108,7 @@ class _Asker:
         return count
 
     def row(self, clients: int, requests: int) -> dict[str, Any]:
-        """Let so many clients ask until all together have had `requests` answers; print a row."""
+        """Let clients send requests until they have `requests` answers in total; print a row."""
         seconds: list[float] = []
         counts: Counter[str] = Counter()
 
@@ -149,7 +155,7 @@ class _Asker:
             counts["wrong"] += 1
 
     def memory(self, process: int, requests: int) -> dict[str, list[float]]:
-        """Send requests one by one; return the memory of both processes in between, in MB."""
+        """Send requests one by one; return the memory of both processes over time, in MiB."""
         sizes: dict[str, list[float]] = {"service": [], "model": []}
         with self.open() as http:
             for number in range(requests):
@@ -167,12 +173,12 @@ class _Asker:
 
 
 def _split(answer: Answer) -> tuple[Answer, list[float]]:
-    """Split an answer into what must be the same each time, and its scores."""
+    """Split an answer into the part that must be equal each time, and its scores."""
     same = {key: value for key, value in answer.items() if key != "seconds"}
     rows = [*same["panoptic"]["segments"], *same["instances"]]
     return same, [row.pop("score") for row in rows]
 
 
 def _equal(one: tuple[Answer, list[float]], other: tuple[Answer, list[float]]) -> bool:
-    """Tell whether two answers agree, scores up to what the size of a batch may change."""
+    """Tell whether two answers agree; scores may vary slightly, as they do with the batch size."""
     return one[0] == other[0] and np.allclose(one[1], other[1], atol=1e-5)

@@ -1,9 +1,13 @@
 """Compare our numbers with reference vectors: `frozenseg check_reference PREFIX`.
 
-PREFIX names three files, `.json`, `.npz` and (for a whole model) `.state_dict.json`, as described
-in the README of the reference folder. Prints a row `entry  error` for each, then `worst X`; exit
-status 1 if an error exceeds 1e-3. Float tensors: max|ours - expected| / max|expected|. Integer
-maps, segments and matchings: the share that differs (bound 0.1 %, which is 1e-3 too).
+PREFIX names three files, `.json`, `.npz` and (for an entire model) `.state_dict.json`, as described
+in the README of the reference folder. The command prints a row `entry  error` for each entry, then
+`worst X`. The exit status is 1 if an error exceeds 1e-3. Errors are defined as follows:
+
+- float tensors: max|ours - expected| / max|expected|
+- integer maps and classes: the share of values that differ (1e-3 is 0.1 %)
+- segments and matchings: 0 if they are equal, else 1
+- losses: the difference, scaled such that 1e-3 is the tolerance of the reference
 """
 
 import argparse
@@ -23,7 +27,7 @@ from frozenseg.runtime.precision import Precision
 
 
 def main(argv: list[str]) -> int:
-    """Print the error of each entry, and the largest; exit status 1 if it exceeds the bound."""
+    """Print the error of each entry, then the largest; return 1 if it exceeds the bound."""
     parser = argparse.ArgumentParser(
         prog="frozenseg check_reference",
         description=__doc__,
@@ -35,7 +39,9 @@ def main(argv: list[str]) -> int:
         help="path of the vectors without .json and .npz, e.g. $FROZENSEG_REFERENCE/convnext_large",
     )
     parser.add_argument(
-        "--device", default="cpu", help="of a whole model: as MODEL.DEVICE (default: %(default)s)"
+        "--device",
+        default="cpu",
+        help="device of an entire model, as for MODEL.DEVICE (default: %(default)s)",
     )
     add_precision(parser)
     arguments = parser.parse_args(argv)
@@ -50,7 +56,10 @@ def main(argv: list[str]) -> int:
 
 
 def rows(prefix: Path, precision: Precision) -> Rows:
-    """Choose the comparison that fits the content of the JSON. precision: of a whole model."""
+    """Run the comparison that fits the content of the JSON file.
+
+    precision: precision and device of an entire model; the other comparisons do not use it.
+    """
     settings = read_json(prefix.with_name(prefix.name + ".json"))
     arrays = read_arrays(prefix.with_name(prefix.name + ".npz"))
     if "losses" in settings:

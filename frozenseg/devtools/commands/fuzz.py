@@ -1,4 +1,4 @@
-"""Give every reader damaged files; an error that is no line for the user is a leak."""
+"""Give every reader damaged files; any error other than a one-line message is a leak."""
 
 import argparse
 import math
@@ -12,7 +12,7 @@ from frozenseg.files import user_path
 
 
 def main(argv: list[str]) -> int:
-    """Hunt, print what became of the files, and exit with status 1 if there was a leak."""
+    """Run the readers, print how many files were refused or leaked, and return 1 for a leak."""
     arguments = _parser().parse_args(argv)
     check_least(arguments, files=1)
     names = [target.name for target in TARGETS]
@@ -27,16 +27,16 @@ def main(argv: list[str]) -> int:
         print(f"{name:16s} {count.files:8d} {count.refused:8d} {count.leaks:6d}")
     leaks = sum(count.leaks for count in hunt.counts.values())
     if leaks:
-        print(f"the files of leaks, with tracebacks: {arguments.output / 'leaks'}")
+        print(f"files that made a reader fail, with tracebacks: {arguments.output / 'leaks'}")
     return 1 if leaks else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg fuzz", description=__doc__)
     add = parser.add_argument
-    add("--minutes", type=_minutes, default=1.0, help="time for all of it (default: %(default)s)")
-    add("--files", type=int, help="end when each reader had so many files")
-    add("--seed", type=int, default=0, help="of the damage; file N of a reader is always the same")
+    add("--minutes", type=_minutes, default=1.0, help="time for all readers (default: %(default)s)")
+    add("--files", type=int, help="stop when each reader has been given this many files")
+    add("--seed", type=int, default=0, help="random seed; the same seed gives the same files")
     add("--only", nargs="+", default=[], metavar="KIND", help='kinds of files, e.g. "label maps"')
     add(
         "--output",

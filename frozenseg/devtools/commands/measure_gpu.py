@@ -1,8 +1,9 @@
-"""Tests, equality, speed, training and the small world on the GPU that is there.
+"""Run tests, comparisons, timings and trainings on this machine's GPU.
 
-Writes report.md, results.json and the profiler's tables into logs/gpu/CARD, and prints a few lines.
-Sections run apart: an error is written to the report, and the others go on; each has a limit of
-time, and what it leaves out is named. All of them together take at most 8 minutes.
+Writes report.md, results.json and the profiler's tables to logs/gpu/CARD, and prints a summary.
+Sections are independent: an error is written to the report, and the others still run. Each section
+has a time limit, and the report names the parts that it had no time for. All sections together take
+at most 8 minutes.
 """
 
 import argparse
@@ -36,11 +37,11 @@ SECTIONS = {
     "training": Section("Training of the published model", 80, training.PARTS),
     "small_world": Section("The small world", 80, small_world.PARTS),
 }
-"""In the order in which they run; 480 seconds for all together."""
+"""The sections in the order in which they run; their limits add up to 480 seconds."""
 
 
 def main(argv: list[str]) -> int:
-    """Measure, write the report; exit status 1 if something did not come to its end."""
+    """Measure and write the report; return 1 if a part failed or did not finish."""
     arguments = _parser().parse_args(argv)
     check_least(arguments, limit=1)
     device = build_device(load_config(None, ["MODEL.DEVICE", arguments.device]))
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> int:
             limit = arguments.limit or section.limit
             found[name] = run_section(replace(section, limit=limit), trial)
             print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
-            _write(folder, about, found)  # what is there by now, should the machine be taken away
+            _write(folder, about, found)  # after each section, in case the machine is taken away
     print(headlines(found))
     print(f"written to {folder}")
     failed = any(part.failure for parts in found.values() for part in parts.values())
@@ -91,7 +92,7 @@ def _machine(device: torch.device) -> dict[str, Any]:
 
 
 def _folder_name(device: str) -> str:
-    """ "cuda: NVIDIA H100 80GB HBM3" as nvidia-h100-80gb-hbm3."""
+    """Turn "cuda: NVIDIA H100 80GB HBM3" into "nvidia-h100-80gb-hbm3"."""
     return re.sub(r"[^a-z0-9]+", "-", device.lower().removeprefix("cuda: ")).strip("-")
 
 
@@ -110,16 +111,16 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--device", default="auto", help="as MODEL.DEVICE (default: %(default)s)")
-    add("--tiny", action="store_true", help="tiny models, to try the program in two minutes")
+    add("--device", default="auto", help="as for MODEL.DEVICE (default: %(default)s)")
+    add("--tiny", action="store_true", help="use tiny models, to try the program in two minutes")
     add(
         "--sections",
         type=_sections,
         default=list(SECTIONS),
         metavar="A,B",
-        help=f"of {','.join(SECTIONS)} (default: all)",
+        help=f"sections to run, from {','.join(SECTIONS)} (default: all)",
     )
-    add("--limit", type=float, help="seconds for each section, in place of its own")
+    add("--limit", type=float, help="seconds for each section (default: its own limit)")
     add("--output", type=user_path, help="folder of the report (default: logs/gpu/CARD)")
     add(
         "--reference",
@@ -127,5 +128,5 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("FROZENSEG_REFERENCE"),
         help="folder of the reference vectors (default: $FROZENSEG_REFERENCE)",
     )
-    add("--config-file", help="whose speed is measured (default: the published ConvNeXt-L model)")
+    add("--config-file", help="model to be timed (default: the published ConvNeXt-L model)")
     return parser

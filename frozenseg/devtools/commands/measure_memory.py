@@ -21,7 +21,7 @@ from frozenseg.text.vocabulary import Vocabulary
 
 
 def main(argv: list[str]) -> None:
-    """Segment one image and print the peak memory that this has taken."""
+    """Segment one image and print the peak memory that this took."""
     parser = argparse.ArgumentParser(prog="frozenseg measure_memory", description=__doc__)
     parser.add_argument("--config-file", help="YAML file; default: the published ConvNeXt-L model")
     parser.add_argument(
@@ -30,11 +30,11 @@ def main(argv: list[str]) -> None:
         nargs=2,
         default=(1024, 2048),
         metavar=("H", "W"),
-        help="of the image in pixels (default: 1024 2048)",
+        help="size of the image in pixels (default: 1024 2048)",
     )
     parser.add_argument("--classes", type=int, default=847, help="number of classes (default: 847)")
-    parser.add_argument("--json", type=output_file, help="append a line of numbers to this file")
-    parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="over the configuration")
+    parser.add_argument("--json", type=output_file, help="append the numbers to this file")
+    parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="configuration settings")
     arguments = parser.parse_intermixed_args(argv)
     check_least(arguments, size=1, classes=1)
     options = ["MODEL.ALLOW_RANDOM_WEIGHTS", "True", "SEED", "0", *arguments.options]

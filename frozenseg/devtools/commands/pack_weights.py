@@ -15,7 +15,7 @@ def main(argv: list[str]) -> int | None:
     """Write the weights in half precision, with sparse tables."""
     arguments = _parser().parse_args(argv)
     if arguments.output.suffix != ".safetensors":
-        raise UserError(f"{arguments.output}: must end in .safetensors")
+        raise UserError(f"{arguments.output}: the output must end in .safetensors")
     refuse_input(arguments.output, [arguments.weights])
     state = read_state(arguments.weights)
     write_state(
@@ -37,6 +37,6 @@ def _halved(tensor: Tensor, name: str) -> Tensor:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg pack_weights", description=__doc__)
-    parser.add_argument("weights", type=user_path, help="a checkpoint, as any command reads it")
+    parser.add_argument("weights", type=user_path, help="a checkpoint that this package reads")
     parser.add_argument("output", type=output_file, help="a .safetensors file")
     return parser

@@ -1,1 +1,1 @@
-"""Damaged files for every reader: none may fail with anything but a `UserError`."""
+"""Damaged files for every reader, none of which may raise anything but a `UserError`."""

@@ -1,4 +1,4 @@
-"""Damage inside a container whose own checks stay right, so that what is behind them is reached."""
+"""Damage inside containers with valid lengths and checksums, so that later code is reached too."""
 
 import io
 import json
@@ -13,7 +13,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def in_archive(data: bytes, other: bytes, numbers: random.Random) -> bytes:
-    """Damage one entry of a zip archive, as `torch.save` and `np.savez` write it."""
+    """Damage one entry of a zip archive, such as `torch.save` and `np.savez` write."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     pickles = [name for name in entries if name.endswith(".pkl")]
@@ -27,7 +27,7 @@ def in_archive(data: bytes, other: bytes, numbers: random.Random) -> bytes:
 
 
 def in_header(data: bytes, other: bytes, numbers: random.Random) -> bytes:
-    """Damage the JSON header of a safetensors file, whose length stays right."""
+    """Damage the JSON header of a safetensors file; its stated length stays correct."""
     (length,) = struct.unpack("<Q", data[:8])
     header, body = data[8 : 8 + length], data[8 + length :]
     if numbers.random() < 0.5:
@@ -47,7 +47,7 @@ def in_header(data: bytes, other: bytes, numbers: random.Random) -> bytes:
 
 
 def in_chunk(data: bytes, other: bytes, numbers: random.Random) -> bytes:
-    """Damage one chunk of a PNG, or its pixels before they are compressed; the sums stay right."""
+    """Damage one chunk of a PNG, or its pixels before compression; the checksums stay correct."""
     if not data.startswith(PNG):
         return mutated(data, other, numbers)
     chunks, place = [], len(PNG)

@@ -1,4 +1,4 @@
-"""Give readers damaged files, and keep each file at which one fails otherwise than it should."""
+"""Give readers damaged files, and keep each file that makes a reader fail in a wrong way."""
 
 import logging
 import random
@@ -15,18 +15,18 @@ from frozenseg.devtools.fuzz.targets import Target
 from frozenseg.errors import UserError
 
 SECONDS = 20.0  # of processor time, after which a reader counts as hung
-MEMORY = 6 * 2**30  # bytes of address space more than before, which a small file may not ask for
-KEPT = 20  # leaks of a target that are kept as files
-AT_ONCE = 100  # files of one target after each other
+MEMORY = 6 * 2**30  # additional bytes of address space; a small file must not need more
+KEPT = 20  # number of leaks for each target whose files are kept
+AT_ONCE = 100  # files of one target before the next target
 
 
 class _Hung(BaseException):
-    """Raised by the clock; no reader catches it."""
+    """Raised when a reader takes too long; `except Exception` in a reader does not catch it."""
 
 
 @dataclass
 class Count:
-    """What became of the files of a target."""
+    """The number of files that a target was given, that it refused, and that made it leak."""
 
     files: int = 0
     refused: int = 0
@@ -34,12 +34,13 @@ class Count:
 
 
 class Hunt:
-    """Damaged files for some targets. File N of a target is the same for the same seed."""
+    """Damaged files for some targets. With the same seed, file N of a target is always the same."""
 
     def __init__(self, targets: list[Target], folder: Path, seed: int) -> None:
         """
-        folder: gets `now.*`, the file that is read now, which is left if a reader ends the process,
-        and below `leaks` each file at which a reader failed, with its traceback as text.
+        folder: receives `now.*`, the file being read, which remains there if a reader ends the
+            process; its subfolder `leaks` receives files that made a reader leak, each with its
+            traceback as text.
         """
         self.targets = targets
         self.folder = folder
@@ -48,7 +49,7 @@ class Hunt:
         self._whole = {target.name: target.whole() for target in targets}
 
     def run(self, seconds: float, files: int | None = None) -> None:
-        """Go round the targets until the time is over, or each had `files` files."""
+        """Cycle through the targets until the time is over, or each has read `files` files."""
         end = time.monotonic() + seconds
         self.folder.mkdir(parents=True, exist_ok=True)
         with _bounded(), _silent():
@@ -115,10 +116,10 @@ def _timed() -> Iterator[None]:
 
 @contextmanager
 def _bounded() -> Iterator[None]:
-    """Let the process ask for no more than `MEMORY` besides what it has."""
+    """Let the process allocate at most `MEMORY` bytes in addition to those that it has."""
     low, high = resource.getrlimit(resource.RLIMIT_AS)
     held = 0
-    with suppress(OSError):  # on Linux alone
+    with suppress(OSError):  # only Linux has this file
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         held = pages * resource.getpagesize()
     if held:
@@ -131,7 +132,7 @@ def _bounded() -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Warnings of readers would be thousands of lines."""
+    """Switch off logging; the readers' warnings would be thousands of lines."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,6 +1,7 @@
 """Twenty ways to damage the bytes of a file.
 
-Each gets the bytes, those of another file, and random numbers, and returns other bytes.
+Each function gets the bytes, those of another file and a random generator, and returns the damaged
+bytes.
 """
 
 import random
@@ -16,8 +17,8 @@ ODD_WORDS = (
     *("9" * 30, "9" * 5000, "[" * 2000, '"\\ud800"', "\\u0000", '"../../x"', "&a [*a]", "\t", "\n"),
     *("\ufeff", "\u202e", "e\u0301", "x" * 300),
 )
-HEAD = 64  # bytes at the beginning, which decide most
-MOST_BYTES = 1_000_000  # a file that grows beyond is cut
+HEAD = 64  # bytes at the beginning, on which most depends
+MOST_BYTES = 1_000_000  # larger files are cut to this size
 
 
 def mutated(data: bytes, other: bytes, numbers: random.Random) -> bytes:
@@ -29,7 +30,7 @@ def mutated(data: bytes, other: bytes, numbers: random.Random) -> bytes:
 
 
 def _place(data: bytearray, numbers: random.Random) -> int:
-    """Return a place in the file, every second time near its beginning."""
+    """Return a position in the file, in half of the cases near its beginning."""
     return numbers.randrange(min(len(data), HEAD) if numbers.random() < 0.5 else len(data))
 
 
@@ -39,7 +40,7 @@ def _slice(data: bytes | bytearray, numbers: random.Random) -> slice:
 
 
 def flip_bit(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Turn one bit round."""
+    """Flip one bit."""
     data[_place(data, numbers)] ^= 1 << numbers.randrange(8)
     return data
 
@@ -51,43 +52,43 @@ def set_byte(data: bytearray, other: bytes, numbers: random.Random) -> bytearray
 
 
 def odd_byte(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Set one byte to an end of its range."""
+    """Set one byte to a value at an end of its signed or unsigned range."""
     data[_place(data, numbers)] = numbers.choice((0, 1, 127, 128, 255))
     return data
 
 
 def step_byte(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Count one byte a little up or down."""
+    """Increase or decrease one byte slightly."""
     place = _place(data, numbers)
     data[place] = (data[place] + numbers.randint(-3, 3)) % 256
     return data
 
 
 def cut_end(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Cut the file off, as a download that failed does."""
+    """Cut off the end, as an interrupted download does."""
     return data[: _place(data, numbers)]
 
 
 def cut_begin(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Leave out the beginning."""
+    """Remove the beginning."""
     return data[_place(data, numbers) :]
 
 
 def cut_inside(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Leave out a piece."""
+    """Remove a piece."""
     del data[_slice(data, numbers)]
     return data
 
 
 def repeat(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Repeat a piece where it stands."""
+    """Duplicate a piece."""
     piece = _slice(data, numbers)
     data[piece.start : piece.start] = data[piece]
     return data
 
 
 def copy_over(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Write a piece over another place."""
+    """Overwrite another place with a piece."""
     piece, place = data[_slice(data, numbers)], _place(data, numbers)
     data[place : place + len(piece)] = piece
     return data
@@ -101,7 +102,7 @@ def reverse(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
 
 
 def zero(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Write zeros over a piece, as a power cut leaves them."""
+    """Overwrite a piece with zeros, as a power cut may do."""
     piece = _slice(data, numbers)
     data[piece] = bytes(len(data[piece]))
     return data
@@ -122,31 +123,31 @@ def insert_zeros(data: bytearray, other: bytes, numbers: random.Random) -> bytea
 
 
 def splice(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Write a piece of another file over this one."""
+    """Overwrite some bytes with a piece of another file."""
     piece, place = other[_slice(other, numbers)], _place(data, numbers)
     data[place : place + len(piece)] = piece
     return data
 
 
 def head_of_other(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Give it the beginning of another file."""
+    """Overwrite the beginning with that of another file."""
     length = numbers.randint(1, HEAD)
     data[:length] = other[:length]
     return data
 
 
 def append(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Put another file behind it."""
+    """Append another file."""
     return data + other
 
 
 def odd_short(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Write a number of two bytes that is near an end of its range."""
+    """Write an unusual number of two bytes, e.g. 0 or the largest one."""
     return _written(data, "H", 2**16, numbers)
 
 
 def odd_long(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Write a number of four or eight bytes that is near an end of its range."""
+    """Write an unusual number of four or eight bytes, e.g. 0 or the largest one."""
     return _written(data, *numbers.choice((("I", 2**32), ("Q", 2**64))), numbers)
 
 
@@ -158,7 +159,7 @@ def _written(data: bytearray, kind: str, end: int, numbers: random.Random) -> by
 
 
 def odd_word(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Replace a number or a word of a text by one that is hardly expected there."""
+    """Replace a number or a word of a text with one that is not expected there."""
     found = list(re.finditer(rb'"[^"\n]{0,40}"|-?\d+(\.\d+)?|\w+', bytes(data[:100_000])))
     if found:
         word = numbers.choice(found)

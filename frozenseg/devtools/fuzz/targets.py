@@ -1,4 +1,4 @@
-"""The readers that are given damaged files, and the whole files that damage begins with."""
+"""The readers that are given damaged files, and the valid files that are damaged."""
 
 import io
 import json
@@ -37,10 +37,13 @@ Damage = Callable[[bytes, bytes, random.Random], bytes]
 
 @dataclass(frozen=True)
 class Target:
-    """A reader. It may take a damaged file or raise a `UserError`; anything else is a leak.
+    """A reader. It may accept a damaged file or raise a `UserError`; anything else is a leak.
 
-    name: of the kind of file. suffix: of its name. whole: makes whole files of the kind. read: the
-    reader. damages: one is chosen for each file.
+    name: the kind of file.
+    suffix: suffix of its name.
+    whole: makes valid files of this kind.
+    read: the reader.
+    damages: ways to damage a file, of which one is chosen for each file.
     """
 
     name: str
@@ -167,7 +170,7 @@ def _features() -> list[bytes]:
     return [save(tensors, {"format": "1", "channels_last": "res5", "crc32": "0"})]
 
 
-SEEN = torch.zeros(3, 6, 8)  # the image whose masks these are
+SEEN = torch.zeros(3, 6, 8)  # the image to which the masks below belong
 
 
 def _masks() -> list[bytes]:
@@ -214,7 +217,7 @@ def _picture(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def _read_labels(path: Path) -> None:
-    """Both readers of maps must bear it, also if one refuses the file."""
+    """Read the file with both readers of label maps, even if the first refuses it."""
     try:
         read_panoptic_ids(path)
     finally:

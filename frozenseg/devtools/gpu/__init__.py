@@ -1,1 +1,1 @@
-"""What `frozenseg measure_gpu` measures on a card, section by section."""
+"""The measurements of `frozenseg measure_gpu` on a GPU, one module for each section."""

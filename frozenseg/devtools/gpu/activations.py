@@ -1,4 +1,4 @@
-"""The largest activations of a model in float32: whether they would overflow in float16."""
+"""Find the largest activations of a model in float32, and so whether float16 would overflow."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,16 +22,16 @@ from frozenseg.files import read_json, shipped
 from frozenseg.models.base import SegmentationModel
 from frozenseg.structures import ImageBatch
 
-LISTED = 12  # modules in the report
+LISTED = 12  # number of modules in the report
 OUTSIDE = "between stages"
 LARGEST_FLOAT16 = 65504
 
 
 class Largest(TorchDispatchMode):
-    """Notes the largest finite magnitude among the outputs of operations, by stage and by module.
+    """Records the largest finite magnitude among the outputs of operations, by stage and by module.
 
-    Functions to which a module hands its weights are seen too, which hooks on outputs of modules
-    would miss; what a fused kernel keeps to itself, such as the scores of attention, is not.
+    Unlike hooks on the outputs of modules, this also covers functions to which a module passes its
+    weights. It does not cover values inside a fused kernel, such as attention scores.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        if not func.is_view and "empty" not in func._schema.name:  # which has no values yet
+        if not func.is_view and "empty" not in func._schema.name:  # no values yet
             for tensor in tree_leaves(output):
                 if isinstance(tensor, Tensor) and tensor.dtype == torch.float32 and tensor.numel():
                     self._note(tensor)
@@ -56,7 +56,7 @@ class Largest(TorchDispatchMode):
         return dict(sorted(self._largest(1).items(), key=lambda pair: -pair[1]))
 
     def _note(self, tensor: Tensor) -> None:
-        # On the device, so that nothing waits.
+        # The result stays on the device, so that nothing waits for it.
         largest = tensor.detach().nan_to_num(0.0, 0.0, 0.0).abs().amax()
         key = (self.stage, self.module)
         before = self.found.get(key)
@@ -71,7 +71,7 @@ class Largest(TorchDispatchMode):
 
 @contextmanager
 def largest_activations(model: SegmentationModel) -> Iterator[Largest]:
-    """Watch a model that computes inside."""
+    """Record the activations of the model while it computes inside the block."""
     largest, callers = Largest(), []
 
     def staged(place: Place, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Whether a card computes what a CPU computes in float32: the small model, and the reference."""
+"""Compare results of a GPU with those of a CPU in float32, and with the reference vectors."""
 
 import functools
 from typing import Any
@@ -18,13 +18,15 @@ REFERENCES = ("convnext_large", "losses", "postprocess")
 
 
 def small_model(trial: Trial, proposals: bool) -> Results:
-    """Compare each precision on the card with the CPU in float32: in how many pixels, in per cent,
-    do the demo's scenes get the same class of all names of the demo?
+    """Compare each precision on the GPU with float32 on the CPU.
 
-    proposals: whether SAM's masks join, as they do in the model that ships.
+    The results are the percentages of pixels of the demo's scenes that get the same class, with
+    the demo's vocabulary.
+
+    proposals: whether SAM's mask proposals are used too, as in the shipped model.
     """
     expected = _class_maps(trial, "cpu", "fp32", proposals)
-    for name in (name for name in DTYPES if name != "int8"):  # which runs on CPUs alone
+    for name in (name for name in DTYPES if name != "int8"):  # int8: only on CPUs
         found = _class_maps(trial, str(trial.device), name, proposals)
         shares: dict[str, Any] = {}
         for task in ("panoptic", "semantic"):
@@ -56,15 +58,15 @@ def _results(segmenter: Predictor, count: int) -> list[Any]:
 
 
 def reference(trial: Trial, precision: str) -> Results:
-    """Compare with the reference vectors: the error of each entry, as `check_reference` has it."""
+    """Compare with the reference vectors; the errors are those of `frozenseg check_reference`."""
     if trial.reference is None:
         yield "skipped", "no reference vectors were given (--reference)"
         return
     for name in REFERENCES:
         if name != "convnext_large" and (precision != "fp32" or trial.tiny):
-            continue  # they do not depend on it
+            continue  # these two do not depend on the precision
         if trial.tiny and name == "convnext_large":
-            yield name, "skipped: a whole model takes long in a trial"
+            yield name, "skipped: an entire model takes too long in a trial"
             continue
         chosen = Precision.choose(trial.device, precision)
         yield name, {entry: f"{error:.2e}" for entry, error in rows(trial.reference / name, chosen)}

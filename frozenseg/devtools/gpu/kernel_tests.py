@@ -1,4 +1,4 @@
-"""The tests that are marked for a GPU, run by pytest on the device that is there."""
+"""Run the tests that are marked for a GPU."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def marked(trial: Trial) -> Results:
         if MARK in path.read_text(encoding="utf-8")
     ]
     if not files:
-        raise UserError(f"{checkout}: no tests marked gpu; this needs a checkout of the repository")
+        raise UserError(f"{checkout}: has no tests marked gpu; use a checkout of the repository")
     report = trial.scratch / "tests.xml"
     command = [sys.executable, "-m", "pytest", "-m", "gpu", f"--junitxml={report}"]
     command += ["-p", "no:cacheprovider", "--tb=short", *files]
@@ -37,7 +37,7 @@ def marked(trial: Trial) -> Results:
 
 
 def _outcomes(report: Path) -> dict[str, str]:
-    """Return {test: "passed", or how it ended and its message}."""
+    """Return {test: "passed", or its outcome and its message}."""
     found = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.get('classname', '')}::{case.get('name', '')}"

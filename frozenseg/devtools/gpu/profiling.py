@@ -1,4 +1,4 @@
-"""What PyTorch's profiler says of a piece of work: kernels, their time, and the longest rows."""
+"""Profile a piece of work with PyTorch's profiler: number of kernels, their time, and a table."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,22 +12,26 @@ from torch.profiler import ProfilerActivity, profile
 from frozenseg.devtools.speed.clock import synchronize
 from frozenseg.files import atomic_path
 
-ROWS, NAME_WIDTH = 60, 70  # of a table
-LARGEST = 30_000  # bytes of a table
+ROWS, NAME_WIDTH = 60, 70  # of the table
+LARGEST = 30_000  # bytes of the table
 COPIES = ("Memcpy", "Memset")
 
 
 @dataclass(frozen=True)
 class Profile:
-    """kernels: how many were launched on the device. device_ms: that they took. copies: from and to
-    the device and within it, by the driver."""
+    """The result of profiling.
+
+    kernels: number of kernels that were launched on the device.
+    device_ms: the time that they took, in milliseconds.
+    copies: number of the driver's copies (from, to and within the device) and fills of memory.
+    """
 
     kernels: int
     device_ms: float
     copies: int
 
     def results(self) -> dict[str, float]:
-        """Return the numbers by the names that reports have."""
+        """Return the numbers under their names in reports."""
         return {
             "kernels": self.kernels,
             "copies": self.copies,
@@ -38,7 +42,7 @@ class Profile:
 def take_profile(work: Callable[[], object], device: torch.device, path: Path | None) -> Profile:
     """Profile one run of `work`.
 
-    path: of the table, sorted by the device's own time; None: none is written.
+    path: file for the table, which is sorted by the device's own time; None: no table is written.
     """
     kinds = [ProfilerActivity.CPU]
     if device.type == "cuda":

@@ -1,10 +1,10 @@
-"""The report of `frozenseg measure_gpu`: as JSON, as tables in Markdown, and in a few lines."""
+"""The report of `frozenseg measure_gpu`: as JSON, as tables in Markdown, and as a summary."""
 
 from typing import Any
 
 from frozenseg.devtools.gpu.sections import Part, Section
 
-# What stands in the few lines: section, part, name of the result.
+# The results in the summary: section, part, name of the result.
 HEADLINES = (
     ("tests", "marked gpu", "passed"),
     ("tests", "marked gpu", "not passed"),
@@ -49,7 +49,7 @@ def as_json(found: dict[str, dict[str, Part]]) -> dict[str, Any]:
 def markdown(
     machine: dict[str, Any], sections: dict[str, Section], found: dict[str, dict[str, Part]]
 ) -> str:
-    """Write a heading for each section; parts with results of the same names share a table."""
+    """Return a heading and tables for each section; parts with a common result share a table."""
     lines = ["# " + str(machine["device"]), ""]
     lines += [f"- {key}: {value}" for key, value in machine.items()]
     for name, parts in found.items():
@@ -66,7 +66,7 @@ def markdown(
 
 
 def headlines(found: dict[str, dict[str, Part]]) -> str:
-    """Return a few numbers of each section, and what has failed."""
+    """Return the summary: a few results of each section, and the failures."""
     lines = []
     for section, name, key in HEADLINES:
         part = found.get(section, {}).get(name)
@@ -81,7 +81,7 @@ def headlines(found: dict[str, dict[str, Part]]) -> str:
 
 
 def flat(results: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Return results within results as {"outer: inner": value}."""
+    """Return nested results as {"outer: inner": value}."""
     found: dict[str, Any] = {}
     for key, value in results.items():
         if isinstance(value, dict):
@@ -109,6 +109,6 @@ def _failures(parts: dict[str, Part]) -> list[str]:
     lines = []
     for name, part in parts.items():
         if part.failure:
-            lines += ["", f"**{name}** did not come to its end:", "", "```"]
+            lines += ["", f"**{name}** did not finish:", "", "```"]
             lines += [*part.failure.strip().splitlines()[-40:], "```"]
     return lines

@@ -1,4 +1,4 @@
-"""Runs sections apart from each other: an error, a crash or a lack of time ends one part alone."""
+"""Run the parts of sections in other processes, so that an error or a crash ends only one part."""
 
 import multiprocessing
 import os
@@ -15,21 +15,21 @@ from typing import Any
 from frozenseg.devtools.gpu.trial import Trial
 
 Results = Iterator[tuple[str, Any]]
-"""What a part of a section yields: name of a number, and the number; they count as they come."""
+"""What a part of a section yields: (name, result); results before a failure are kept."""
 Parts = Mapping[str, Callable[[Trial], Results]]
-"""By their names; functions of modules, because they go to another process."""
+"""{name: part}; parts must be functions of a module, because they are sent to another process."""
 
 
 CHECKOUT = f"{Path(__file__).parents[3]}{os.sep}"
-"""What reports leave out of the names of our files: they are read elsewhere."""
+"""What is removed from the paths of our files in reports, which are read on other machines."""
 
 
 @dataclass(frozen=True)
 class Section:
     """Parts that are measured one after another.
 
-    title: of the section in the report.
-    limit: seconds for all parts together.
+    title: heading of the section in the report.
+    limit: time limit for all parts together, in seconds.
     parts: what is measured.
     """
 
@@ -40,11 +40,11 @@ class Section:
 
 @dataclass
 class Part:
-    """What a part has come to.
+    """The outcome of a part.
 
-    results: of it, by name; also of one that did not come to its end.
-    failure: why it has not; None if it has.
-    seconds: that it took.
+    results: {name: result}; if the part did not finish, those that it yielded before.
+    failure: why it did not finish; None if it did.
+    seconds: the time that it took.
     """
 
     results: dict[str, Any] = field(default_factory=dict)
@@ -53,10 +53,10 @@ class Part:
 
 
 def run_section(section: Section, trial: Trial) -> dict[str, Part]:
-    """Run all parts of a section; those for which no time was left say so.
+    """Run all parts of a section; parts for which no time was left get this as their failure.
 
-    They run in a process of their own, a new one after each failure: an error of a kernel leaves
-    CUDA unusable for the whole process.
+    They run in a separate process, and in a new one after each failure, because an error in a
+    kernel makes CUDA unusable for the rest of the process.
     """
     end = time.monotonic() + section.limit
     found: dict[str, Part] = {}
@@ -71,7 +71,7 @@ def run_section(section: Section, trial: Trial) -> dict[str, Part]:
 
 
 def _run_until_failure(parts: Parts, trial: Trial, end: float) -> dict[str, Part]:
-    """Return the first parts up to one that fails, which is among them."""
+    """Run parts up to and including the first that fails, and return their outcomes."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(theirs, parts, trial))
@@ -88,9 +88,9 @@ def _run_until_failure(parts: Parts, trial: Trial, end: float) -> dict[str, Part
         else:
             process.join(max(0.0, end - time.monotonic()))
     finally:
-        with suppress(ProcessLookupError):  # with all that it has started
+        with suppress(ProcessLookupError):  # with all processes that it started
             os.killpg(leader, signal.SIGKILL)
-        process.kill()  # in case it had not made its group yet
+        process.kill()  # in case it has not created its group yet
         process.join()
     return found
 
@@ -108,14 +108,14 @@ def _receive(connection: Connection, end: float) -> Part:
         else:
             part.failure = "stopped: the section's time was over"
     except EOFError:
-        part.failure = "its process ended without a word; is memory short, or did a kernel crash?"
+        part.failure = "its process ended without a message: memory was short, or a kernel crashed"
     part.seconds = time.monotonic() - start
     return part
 
 
 def _work(connection: Connection, parts: Parts, trial: Trial) -> None:
     """Send the results of the parts until one fails."""
-    with suppress(PermissionError):  # leads a group already
+    with suppress(PermissionError):  # it already leads a group
         os.setpgid(0, 0)
     for part in parts.values():
         try:

@@ -1,4 +1,4 @@
-"""The small world on a card: the scores of the model that ships, and the losses of a training."""
+"""The small world on a GPU: scores of the shipped model, and losses of a short training."""
 
 import json
 import os
@@ -14,11 +14,11 @@ from frozenseg.devtools.gpu.sections import Results
 from frozenseg.devtools.gpu.trial import Trial
 
 RECIPE = "small/frozenseg.yaml"
-SCENES = 200  # for which the recipe states its expected results
+SCENES = 200  # the number for which the recipe states expected results
 
 
 def scores(trial: Trial) -> Results:
-    """Evaluate the small model that ships, and put the scores that its recipe expects beside."""
+    """Evaluate the shipped small model; show its scores beside those that its recipe expects."""
     count = 2 if trial.tiny else SCENES
     _make_scenes(trial, count)
     cfg = _config(trial, str(trial.device), "evaluated", "TEST.EXPECTED_RESULTS", "[]")
@@ -31,8 +31,8 @@ def scores(trial: Trial) -> Results:
 
 
 def losses(trial: Trial) -> Results:
-    """Train a few steps of the small recipe in float32 and in mixed precision, and compare their
-    losses with those of a CPU with the same seed."""
+    """Train the small recipe for a few steps in float32 and in mixed precision, and compare the
+    losses with those of a CPU in float32 with the same seed."""
     _make_scenes(trial, 2 if trial.tiny else SCENES)
     steps = 2 if trial.tiny else 5
     expected = _train(trial, "cpu", steps, "expected", mixed=False)
@@ -75,7 +75,7 @@ def _config(trial: Trial, device: str, name: str, *options: str) -> Any:
 
 
 def _make_scenes(trial: Trial, count: int) -> None:
-    """Write both splits, once for all parts, and have them found."""
+    """Write both splits, and set the variables by which the commands find them."""
     root = trial.scratch / "small_world"
     os.environ["DETECTRON2_DATASETS"] = str(trial.scratch)
     os.environ["FROZENSEG_CACHE"] = str(trial.scratch / "cache")

@@ -1,4 +1,4 @@
-"""How fast the published model is on a card: whole, by stages, beside yardsticks and its floor."""
+"""Measure the speed of the published model on a GPU: in total, by stage, and beside baselines."""
 
 import functools
 import statistics
@@ -23,12 +23,12 @@ from frozenseg.inference.segment import Request
 from frozenseg.structures import ImageBatch
 
 BATCHES = (1, 8)
-LOOP_BATCHES = 4  # that the loop over images is timed on: the first and the last do not overlap
-UNUSED = ("CLIP text tower", "SAM prompts and masks")  # parameters that no image reads
+LOOP_BATCHES = 4  # batches of the timed loop over images, as the first and last do not overlap
+UNUSED = ("CLIP text tower", "SAM prompts and masks")  # parameters not used for an image
 
 
 def card(trial: Trial) -> Results:
-    """Measure the rates of the card, and what time one image needs at least at these rates."""
+    """Measure the rates of the GPU, and the least time that one image needs at these rates."""
     device, side = trial.device, 128 if trial.tiny else 8192
     left, right = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
     rate = 2.0 * side**3 / _median(lambda: left @ right, trial)
@@ -50,7 +50,7 @@ def card(trial: Trial) -> Results:
 
 
 def whole(trial: Trial, precision: str) -> Results:
-    """Time all from an image's file to its results, beside the encoders that anyone can install."""
+    """Time everything from an image's file to its results, beside the original encoders."""
     device, ours = trial.device, _timed(trial, precision)
     memory = measure_memory(ours.run, device)
     yield "memory, GB", memory.report()
@@ -75,8 +75,8 @@ def whole(trial: Trial, precision: str) -> Results:
 
 
 def network(trial: Trial, precision: str, batch: int) -> Results:
-    """Time the model alone on a batch of images, then with its post-processing, then from files
-    on."""
+    """Time a batch: the model without and with post-processing, everything from the files to the
+    results, and a loop over several batches."""
     device, ours = trial.device, _timed(trial, precision)
     predictor = ours.predictor
     pipeline = predictor.pipeline
@@ -116,13 +116,13 @@ def network(trial: Trial, precision: str, batch: int) -> Results:
         rounds.append(watch.read())
     rows = {name: statistics.median(times[name] for times in rounds) for name in rounds[0]}
     yield "ms by stage, whole batch", _milliseconds(rows)
-    # Kernels hardly differ between the two kinds of half precision: one table a batch is enough.
+    # Kernels hardly differ between both half precisions: one table for each batch size is enough.
     path = trial.folder / f"profile_model_batch{batch}.txt" if precision == PRECISIONS[0] else None
     yield "model, profile", take_profile(predict, device, path).results()
 
 
 def _median(work: Callable[[], object], trial: Trial) -> float:
-    """Return the median seconds of repetitions, after two that warm up."""
+    """Return the median seconds of the repetitions that follow two warm-up runs."""
     times = [seconds(work, trial.device) for _ in range(2 + trial.repeats)]
     return statistics.median(times[2:])
 
@@ -133,11 +133,11 @@ def _milliseconds(rows: dict[str, float]) -> dict[str, float]:
 
 @functools.lru_cache(maxsize=1)
 def _timed(trial: Trial, precision: str) -> TimedPrediction:
-    """Make a model of one precision and an image for it; both are kept for the next part."""
+    """Make a model of one precision and an image for it; both are kept for the next parts."""
     cfg = trial.config("MODEL.PRECISION", precision)
     predictor = predictor_of(cfg, random_model(cfg, trial.device))
     ours = TimedPrediction(predictor, trial.setting(), trial.scratch)
-    # Text vectors are made up, as time does not depend on them.
+    # Text vectors are made up, because the time does not depend on them.
     made_up: Any = SimpleNamespace(embed=lambda *_, **__: ours.text)
     predictor.text_classifier = made_up
     return ours

@@ -1,4 +1,4 @@
-"""How fast the published model trains on a card, and what memory a step takes."""
+"""Measure the time and memory of a training step of the published model on a GPU."""
 
 import functools
 import statistics
@@ -20,7 +20,7 @@ BATCHES = (4, 16)
 def step(trial: Trial, batch: int) -> Results:
     """Time a training step in mixed precision, and its parts.
 
-    The memory is that of the first two steps, so that it includes the optimiser's state.
+    Memory is measured over the first two steps, so that it includes the optimiser's state.
     """
     if trial.tiny:
         batch //= 4

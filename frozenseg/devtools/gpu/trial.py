@@ -1,4 +1,4 @@
-"""What all sections are told: the device, the sizes of the models, where files go."""
+"""The settings of all sections: the device, the sizes of the models, and the folders."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +10,18 @@ from frozenseg.config import load_config
 from frozenseg.devtools.speed.setting import Setting
 from frozenseg.devtools.tiny import TINY
 
-PRECISIONS = ("fp16", "bf16")  # in which speed is measured
+PRECISIONS = ("fp16", "bf16")  # for measurements of speed
 
 
 @dataclass(frozen=True)
 class Trial:
     """One run of `frozenseg measure_gpu`.
 
-    device: as MODEL.DEVICE.
-    tiny: whether tiny models take the place of the published one, to try the program.
-    folder: of the report and the profiles.
-    scratch: a folder that is removed at the end.
-    reference: the folder of reference vectors; None where there is none.
+    device: the device that is measured.
+    tiny: whether tiny models replace the published one, to try the program.
+    folder: folder of the report and the profiles.
+    scratch: a temporary folder that is removed at the end.
+    reference: the folder of reference vectors, if there is one.
     config_file: the model whose speed is measured; None: the published ConvNeXt-L model.
     """
 
@@ -34,7 +34,7 @@ class Trial:
 
     @property
     def repeats(self) -> int:
-        """Of everything of which a median is taken."""
+        """Number of repetitions over which medians are taken."""
         return 2 if self.tiny else 10
 
     def setting(self, *, training: bool = False) -> Setting:
@@ -46,8 +46,10 @@ class Trial:
         return Setting(size, 150, 403)
 
     def config(self, *options: str) -> CfgNode:
-        """Return the measured model with random weights; the network sees an image in its own
-        size."""
+        """Return the configuration of the measured model, with random weights.
+
+        The network sees the image at its original size.
+        """
         height, width = self.setting().size
         return load_config(
             self.config_file,

@@ -1,1 +1,1 @@
-"""Comparisons with the reference vectors: numbers of the published implementation."""
+"""Comparisons with the reference vectors, which are outputs of the published implementation."""

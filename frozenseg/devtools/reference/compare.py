@@ -1,4 +1,4 @@
-"""Measure how far our numbers are from reference vectors."""
+"""Measure how much our numbers differ from reference vectors."""
 
 import zipfile
 import zlib
@@ -12,7 +12,7 @@ from torch import Tensor
 from frozenseg.errors import UserError
 from frozenseg.structures import InstanceResult, PanopticResult
 
-BOUND = 1e-3  # of every error below
+BOUND = 1e-3  # the largest error that is accepted
 Rows = Iterator[tuple[str, float]]
 
 
@@ -24,7 +24,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; copy it there") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: not a whole .npz file ({error}); copy it again") from None
+        raise UserError(f"{path}: not a complete .npz file ({error}); copy it again") from None
 
 
 def tensor_error(ours: Tensor | np.ndarray, expected: np.ndarray) -> float:
@@ -42,7 +42,7 @@ def map_error(ours: np.ndarray, expected: np.ndarray) -> float:
 
 
 def segment_error(panoptic: PanopticResult, expected: list[dict[str, Any]]) -> float:
-    """Return 0 if ids, classes and thing flags are equal, else 1."""
+    """Return 0 if ids, classes and thing flags of all segments are equal, else 1."""
     ours = [(segment.id, segment.is_thing, segment.class_id) for segment in panoptic.segments]
     return float(ours != [(row["id"], row["isthing"], row["category_id"]) for row in expected])
 
@@ -50,12 +50,12 @@ def segment_error(panoptic: PanopticResult, expected: list[dict[str, Any]]) -> f
 def instance_rows(
     name: str, instances: InstanceResult, scores: np.ndarray, classes: np.ndarray
 ) -> Rows:
-    """Compare instances as sets, which are sorted by score, then class."""
+    """Compare instances as sets: both are sorted by score, then by class."""
     order, expected = by_score(instances.scores, instances.class_ids), by_score(scores, classes)
     yield f"{name}_scores", tensor_error(instances.scores[order], scores[expected])
     yield f"{name}_classes", map_error(instances.class_ids[order], classes[expected])
 
 
 def by_score(scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Sort results by falling score, equal scores by ascending class."""
+    """Return the order of descending score, with equal scores in order of ascending class."""
     return np.lexsort((classes, -scores))

@@ -21,14 +21,15 @@ SEEDS = 32
 def check_losses(prefix: Path, seeds: int = SEEDS) -> list[tuple[str, float]]:
     """Return rows (entry, error) for the reference `prefix`.json and `prefix`.npz.
 
-    Points are random, so a loss is its mean over `seeds` draws. The reference allows a difference
-    of 1 % of the expected mean or of three standard errors, whichever is wider; the error of a loss
-    is 1e-3 * |difference| / allowance, so that the tool's bound of 1e-3 stands for just that. The
-    error of `matching_b`, image b at the last output, is 0 if it equals the expected one, else 1.
+    The sampled points are random, so each loss is averaged over `seeds` draws. The reference allows
+    a difference of 1 % of the expected mean or of three standard errors, whichever is larger. The
+    error of a loss is 1e-3 * |difference| / allowance, so that it reaches the bound of 1e-3 exactly
+    at this allowance. The error of `matching_b`, for image b at the last output, is 0 if the
+    matching equals the expected one, else 1.
 
-    Ours is the most frequent matching over the draws: two assignments of the reference case are so
-    close that one draw in ten prefers the other. The published draws did the same: the spread of
-    `loss_ce` over them is not 0, and only the matching can move it.
+    Our matching is the most frequent one over the draws: two assignments of the reference case have
+    such similar costs that one draw in ten prefers the other. The published draws also varied: the
+    standard deviation of `loss_ce` over them is not 0, and only the matching can change this loss.
     """
     case = read_json(f"{prefix}.json")
     arrays = read_arrays(f"{prefix}.npz")
@@ -67,14 +68,14 @@ def _error(ours: float, mean: float, sd: float, seeds: int) -> float:
 
 
 def image_seeds(draw: int, images: int) -> torch.Tensor:
-    """Return a seed for each image (B,), which differ from draw to draw."""
+    """Return seeds (B,), one for each image, which differ from draw to draw."""
     return torch.arange(images) + images * draw
 
 
 def _usual_matching(
     criterion: SetCriterion, predictions: MaskPredictions, targets: list[Targets], seeds: int
 ) -> list[tuple[tuple[int, ...], ...]]:
-    """Return, per image, (queries, objects) of the most frequent matching of the last output."""
+    """Return (queries, objects) of the last output's most frequent matching, for each image."""
     batch = TargetBatch.collate(
         targets, num_classes=criterion.num_classes, device=predictions.mask_logits.device
     )

@@ -1,4 +1,4 @@
-"""Compare a whole model, which has the reference's generated weights, with its vectors."""
+"""Compare an entire model that has the generated weights of the reference with its vectors."""
 
 import importlib.util
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from frozenseg.structures import ImageBatch, MaskPredictions, TextEmbeddings
 from frozenseg.text.classifier import TextClassifier
 from frozenseg.text.vocabulary import Vocabulary
 
-# The reference's models as options over our defaults, which are the published ConvNeXt-L model.
+# Options that turn our defaults, the published ConvNeXt-L model, into the reference's models.
 MODELS = {
     "convnext_large": [],
     "rn50x64": [
@@ -42,10 +42,10 @@ def model_rows(
 ) -> Rows:
     """Yield the error of each stage against the stored tensors, in the order of computation.
 
-    precision: and the device on which the model computes; text vectors are made on the CPU.
+    precision: precision and device of the model; text vectors are computed on the CPU.
     """
     model = build_reference_model(prefix, settings)
-    yield "state_dict", 0.0  # loading is strict: every entry found its place
+    yield "state_dict", 0.0  # loading is strict, so every entry was found
     vocabulary = vocabulary_of(settings)
     text = embed(model, vocabulary, settings, arrays)
     yield "text_classifier", tensor_error(text.weight, arrays["text_classifier"])
@@ -83,7 +83,7 @@ def build_reference_model(prefix: Path, settings: dict[str, Any]) -> FrozenSeg:
     """Build the published model of `settings` with the reference's generated weights."""
     name = settings["config"]
     if name not in MODELS:
-        raise UserError(f"{prefix}.json: config {name!r} is none of {', '.join(MODELS)}")
+        raise UserError(f"{prefix}.json: config {name!r} is unknown; known: {', '.join(MODELS)}")
     options = [*MODELS[name], "MODEL.FROZEN_SEG.CLIP_PRETRAINED_WEIGHTS", "", "MODEL.DEVICE", "cpu"]
     for key, value in (
         ("MODEL.FROZEN_SEG.GEOMETRIC_ENSEMBLE_ALPHA", settings["alpha"]),
@@ -100,9 +100,9 @@ def build_reference_model(prefix: Path, settings: dict[str, Any]) -> FrozenSeg:
 
 
 def load_fill(folder: Path) -> ModuleType:
-    """Load the reference's own `fill.py`, which is beside the vectors or at most two folders above.
+    """Load the reference's own `fill.py` from the vectors' folder or one of the two folders above.
 
-    The file is executed, so it is not looked for further up, where anyone may have put one.
+    The file is executed, so it is not searched for further up, where anyone may have put one.
     """
     for parent in (folder, *folder.resolve().parents[:2]):
         if (parent / "fill.py").is_file():
@@ -111,11 +111,11 @@ def load_fill(folder: Path) -> ModuleType:
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             return module
-    raise UserError(f"{folder}: fill.py, which makes the weights, is not there or above; copy it")
+    raise UserError(f"{folder}: fill.py, which makes the weights, is missing; copy it there")
 
 
 def vocabulary_of(settings: dict[str, Any]) -> Vocabulary:
-    """Return things, then stuff; `stuff_classes` lists both, as detectron2's metadata does."""
+    """Return the vocabulary; like in detectron2, `stuff_classes` lists things, then stuff."""
     names = tuple(tuple(group.replace(", ", ",").split(",")) for group in settings["stuff_classes"])
     things = len(settings["thing_classes"])
     return Vocabulary(names, tuple(number < things for number in range(len(names))))
@@ -150,7 +150,7 @@ def embed(
 def feature_rows(
     model: FrozenSeg, images: ImageBatch, text: TextEmbeddings, arrays: dict[str, np.ndarray]
 ) -> Rows:
-    """Compare all tensors from the image to the last layer, which hooks of the modules catch."""
+    """Compare all tensors from the image to the last layer, which are caught by forward hooks."""
     caught: dict[str, Any] = {}
     visual = model.clip.model.visual
     stem = visual.trunk.stem if hasattr(visual, "trunk") else visual.act3
@@ -167,7 +167,7 @@ def feature_rows(
     for hook in hooks:
         hook.remove()
     mask_features, levels = caught["pixel"]
-    assert outputs.mask_embed is not None, "as `forward` says"
+    assert outputs.mask_embed is not None, "`forward` returns them here"
     masks = torch.einsum("bqc,bchw->bqhw", outputs.mask_embed, mask_features)
     tensors = {
         "sam_embedding": caught["sam"][:, ::16, ::4, ::4],
@@ -189,7 +189,7 @@ def feature_rows(
 
 def _catcher(caught: dict[str, Any], name: str) -> Callable[..., None]:
     def hook(module: torch.nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        # Cloned: a tower's in-place activations would change what was caught.
+        # The output is cloned, because in-place activations of a tower would change it later.
         caught[name] = output.clone() if torch.is_tensor(output) else output
 
     return hook

@@ -1,4 +1,4 @@
-"""Compare post-processing alone, from predictions to the results of every task."""
+"""Compare post-processing by itself, from predictions to the results of every task."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""How long the stages of prediction and training take, and how much memory: frozenseg benchmark."""
+"""Time and memory of the stages of prediction and training, for `frozenseg benchmark`."""

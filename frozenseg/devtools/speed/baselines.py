@@ -1,4 +1,4 @@
-"""Baselines that anyone can install and time on the same machine, and the machine's own rate."""
+"""Baselines that anyone can install and time on the same machine, and the machine's speed."""
 
 import functools
 import multiprocessing
@@ -31,8 +31,8 @@ SAM, CLIP = "segment-anything's encoder", "open_clip's trunk"
 class Baseline:
     """A piece of work to compare with.
 
-    seconds: does one run and returns its seconds. flops: the number of operations, of work that
-    shows the machine's rate; None for other work.
+    seconds: runs the work once and returns its seconds.
+    flops: number of floating point operations, if the work measures the machine's speed; else None.
     """
 
     name: str
@@ -47,10 +47,10 @@ class EncoderSetting:
     clip_name: the model of open_clip.
     sam_name: the model of segment-anything.
     size: (height, width) of the image in pixels.
-    divisor: the image is padded to multiples of it.
-    precision: of both encoders.
-    threads: that PyTorch uses.
-    batch: how many images at once.
+    divisor: the sides of the image are padded to multiples of it.
+    precision: precision and device of both encoders.
+    threads: number of PyTorch's threads.
+    batch: number of images at once.
     """
 
     clip_name: str
@@ -65,7 +65,7 @@ class EncoderSetting:
 def encoder_setting(
     cfg: CfgNode, setting: Setting, precision: Precision, *, batch: int = 1
 ) -> EncoderSetting | None:
-    """Return the encoders of a model with CLIP's trunk and SAM's encoder; None for other models."""
+    """Return the encoders of a model with both CLIP and SAM; None for other models."""
     encoders = find_family(cfg).encoders(cfg)
     if not {"clip", "sam"} <= encoders.keys():
         return None
@@ -82,11 +82,13 @@ def encoder_setting(
 
 @contextmanager
 def encoder_baselines(setting: EncoderSetting | None) -> Iterator[list[Baseline]]:
-    """Run segment-anything's image encoder and open_clip's trunk in their own code; None: neither.
+    """Run segment-anything's image encoder and open_clip's trunk with the code of these libraries.
 
-    The encoder sees SAM's square and the trunk the padded image; weights are random. They live in a
-    process of their own with the default memory allocator of Linux: the settings of this package
-    (`frozenseg.runtime.allocator`) would speed them up too, but nobody else has these.
+    The encoder sees SAM's square input and the trunk the padded image; weights are random. They run
+    in a separate process with the default memory allocator of Linux: the settings of this package
+    (`frozenseg.runtime.allocator`) would speed them up too, but other programs do not have them.
+
+    setting: the encoders; if it is None, there are no baselines.
     """
     if setting is None:
         yield []
@@ -114,7 +116,7 @@ def encoder_baselines(setting: EncoderSetting | None) -> Iterator[list[Baseline]
 
 @contextmanager
 def _default_allocator() -> Iterator[None]:
-    """Let processes that start inside the block have the default allocator."""
+    """Let processes that are started inside the block use the default allocator."""
     before = os.environ.copy()
     os.environ[DEFAULT] = "1"
     os.environ.pop(HUGE_PAGES, None)
@@ -126,7 +128,7 @@ def _default_allocator() -> Iterator[None]:
 
 
 def _serve(requests: Connection, setting: EncoderSetting) -> None:
-    """Answer the name of an encoder with the seconds of a run of it, until the pipe is closed."""
+    """Run the encoders whose names are received, and send their seconds, until the pipe closes."""
     torch.set_num_threads(setting.threads)
     works = encoder_works(setting)
     while True:
@@ -138,8 +140,8 @@ def _serve(requests: Connection, setting: EncoderSetting) -> None:
 
 
 def encoder_works(setting: EncoderSetting) -> dict[str, Callable[[], object]]:
-    """Return what runs each of both encoders once, in this process; their weights are made on the
-    device."""
+    """Return {name: a function that runs this encoder once} in this process; weights are created on
+    the device."""
     with setting.precision.device:
         return {SAM: _sam(setting), CLIP: _trunk(setting)}
 
@@ -161,9 +163,9 @@ def _trunk(setting: EncoderSetting) -> Callable[[], object]:
 
 
 def _resnet(visual: nn.Module) -> Callable[[torch.Tensor], object]:
-    """Return open_clip's ResNet up to its attention pooling, which takes one size only."""
+    """Return open_clip's ResNet without its attention pooling, which accepts only one size."""
     trunk = image_trunk(visual, "open_clip's ResNet")
-    assert not isinstance(trunk, ConvNeXtTrunk), "those have a trunk of their own"
+    assert not isinstance(trunk, ConvNeXtTrunk), "ConvNeXt has an attribute `trunk`"
     return trunk
 
 
@@ -176,7 +178,9 @@ def _run(function: Callable[[torch.Tensor], object], pixels: torch.Tensor, by: P
 def machine_baselines(precision: Precision, *, small: bool) -> list[Baseline]:
     """Return a large matrix product and a 3 x 3 convolution of 256 channels at 200 x 304.
 
-    That is the size at stride 4 in the published setting. small: smaller ones, for tests.
+    This is the size of the feature maps at stride 4 in the published setting.
+
+    small: use smaller ones, for tests.
     """
     side = 128 if small else 2048 if precision.device.type == "cpu" else 8192
     channels, height, width = (16, 20, 30) if small else (256, 200, 304)

@@ -1,4 +1,4 @@
-"""Measure the seconds that methods of the running program take."""
+"""Measure how many seconds methods of the running program take."""
 
 import functools
 import time
@@ -22,7 +22,7 @@ class Place:
 
 
 class _Instant:
-    """A point in time of the device: on CUDA in its stream, so that nothing waits for it."""
+    """A point in time on the device; on CUDA an event in its stream, so that nothing waits."""
 
     def __init__(self, device: torch.device) -> None:
         self._event = None
@@ -51,7 +51,7 @@ class _Span:
 
 
 class Stopwatch:
-    """Adds up the seconds of named spans; a span within a span counts as the inner one alone."""
+    """Adds up the seconds of named spans; time in a nested span counts only for the inner one."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -87,7 +87,7 @@ class Stopwatch:
         return totals
 
     def _timed(self, place: Place, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)  # an object keeps its attributes
+        @functools.wraps(function)  # keeps the attributes of a callable object
         def timed(*arguments: Any, **options: Any) -> Any:
             with self.span(place.name):
                 return function(*arguments, **options)
@@ -104,13 +104,13 @@ def stage_places(model: SegmentationModel) -> list[Place]:
 def replaced(
     places: Iterable[Place], make: Callable[[Place, Callable[..., Any]], Callable[..., Any]]
 ) -> Iterator[None]:
-    """Replace the callable of each place by what `make` makes of it, until the block ends."""
+    """Replace the callable of each place with the result of `make` until the block ends."""
     with ExitStack() as undo:
         for place in places:
             own = vars(place.owner).get(place.attribute)
             function = make(place, getattr(place.owner, place.attribute))
             setattr(place.owner, place.attribute, function)
-            if own is None:  # it was the attribute of the class
+            if own is None:  # the attribute belongs to the class
                 undo.callback(delattr, place.owner, place.attribute)
             else:
                 undo.callback(setattr, place.owner, place.attribute, own)
@@ -124,7 +124,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
-    """Measure one call, until the device has nothing left to do."""
+    """Return the seconds of one call, until the device has finished its work."""
     synchronize(device)
     start = time.perf_counter()
     function()

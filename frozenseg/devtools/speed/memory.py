@@ -13,13 +13,17 @@ from frozenseg.errors import UserError
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory in bytes. held: before the work, with the loaded model. peak: during the work."""
+    """Memory in bytes.
+
+    held: memory in use before the work, with the loaded model.
+    peak: the maximum during the work.
+    """
 
     held: int
     peak: int
 
     def report(self) -> dict[str, float]:
-        """Return the numbers in GB (10^9 bytes), as all logs have them."""
+        """Return the numbers in GB (10^9 bytes), as in all logs."""
         sizes = {"model": self.held, "above": self.peak - self.held, "peak": self.peak}
         return {f"{name}_gb": round(size / 1e9, 3) for name, size in sizes.items()}
 
@@ -36,7 +40,7 @@ def measure_memory(work: Callable[[], object], device: torch.device) -> Memory:
         work()
         return Memory(held, torch.cuda.max_memory_allocated(device))
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # what earlier work has freed is not held
+        ctypes.CDLL(None).malloc_trim(0)  # memory freed earlier must not count as held
         held = _status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # from here on VmHWM is the peak
     except (OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""Time one image from its file to its results, stage by stage, beside the baselines."""
+"""Time the prediction of one image, from its file to its results, stage by stage."""
 
 import functools
 import statistics
@@ -30,8 +30,9 @@ class Times:
     """Measured times.
 
     rows: {row: the seconds of every repetition}.
-    stages: the rows that sum up to `WHOLE` together with `OTHER`.
-    agreement: the share of pixels with the class of the float32 model; None if it did not run.
+    stages: the rows that, together with `OTHER`, add up to `WHOLE`.
+    agreement: the share of pixels with the same class as from the float32 model; None if this model
+        did not run.
     """
 
     rows: dict[str, list[float]]
@@ -44,9 +45,10 @@ class Times:
         return statistics.median(self.rows[name])
 
     def ratio(self) -> float | None:
-        """Return the whole over segment-anything's encoder and open_clip's trunk.
+        """Return the time of `WHOLE` divided by that of both encoder baselines together.
 
-        It is the median of the ratios of the repetitions, so that the machine's speed cancels out.
+        It is the median over the ratios of all repetitions, so that the machine's speed cancels
+        out. None if the encoders did not run.
         """
         if SAM not in self.rows or CLIP not in self.rows:
             return None
@@ -57,7 +59,7 @@ class Times:
 def timed_stages(
     places: list[Place], work: Callable[[], object], device: torch.device
 ) -> dict[str, float]:
-    """Do the work once; return the seconds of the places, of the rest and of the whole."""
+    """Run the work once; return the seconds of each place, of the rest and of everything."""
     watch = Stopwatch(device)
     with watch.on(places):
         whole = seconds(work, device)
@@ -66,7 +68,7 @@ def timed_stages(
 
 
 class TimedPrediction:
-    """A predictor and an image that it segments, from the file on."""
+    """A predictor and the file of the image that it segments."""
 
     def __init__(self, predictor: Predictor, setting: Setting, folder: Path) -> None:
         self.predictor = predictor
@@ -88,13 +90,13 @@ class TimedPrediction:
         return [*places, Place("post-processing", pipeline, "finish")]
 
     def run(self) -> Prediction:
-        """Segment the image; the text vectors are known, and nothing is scored."""
+        """Segment the image; text vectors are given, and nothing is scored."""
         pixels = self.predictor.read(self.path)
         self.result = self.predictor.segment(pixels, self.vocabulary, self.text)
         return self.result
 
     def timed(self) -> dict[str, float]:
-        """Time the stages and the whole, then post-processing task by task, then scoring."""
+        """Time the prediction with its stages, then post-processing by task, then scoring."""
         pipeline = self.predictor.pipeline
         outputs: list[ModelOutput] = []
 
@@ -116,8 +118,8 @@ class TimedPrediction:
         return times
 
     def score(self) -> None:
-        """Feed the last result to the metric of each task and compute the scores."""
-        assert self.result is not None, "it has run"
+        """Update the metric of each task with the last result and compute the scores."""
+        assert self.result is not None, "`run` comes first"
         for task in self.tasks.values():
             task.metric.reset()
             task.update(self.record, self.result)
@@ -132,15 +134,17 @@ def prediction_times(
     repeats: int,
     beside_eager: bool = False,
 ) -> Times:
-    """Time repetitions in turn with the baselines, so that all meet the same changes of speed.
+    """Time predictions in turn with the baselines, so that changes of speed affect all of them.
 
-    The memory is that of the first image. beside_eager: whether our own model in float32, not
-    compiled, runs in turn too.
+    Memory is measured on the first image.
+
+    repeats: number of timed repetitions, after one that warms up.
+    beside_eager: whether to time the same model in float32 and not compiled in turn too.
     """
     with tempfile.TemporaryDirectory() as folder:
         ours = TimedPrediction(build_predictor(cfg), setting, Path(folder))
         if cfg.MODEL.COMPILE:
-            ours.run()  # the compiler's own memory does not count
+            ours.run()  # so that the memory of the compiler is not counted
         memory = measure_memory(ours.run, ours.device)
         eager = TimedPrediction(_eager(cfg), setting, Path(folder)) if beside_eager else None
         if eager is not None:
@@ -150,7 +154,7 @@ def prediction_times(
             times = ours.timed()
             if eager is not None:
                 times[EAGER] = seconds(eager.run, eager.device)
-            times |= {stick.name: stick.seconds() for stick in baselines}
+            times |= {baseline.name: baseline.seconds() for baseline in baselines}
             if number > 0:  # the first warms up
                 rounds.append(times)
         agreement = _agreement(ours.result, eager.result) if eager is not None else None

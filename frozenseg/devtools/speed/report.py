@@ -1,4 +1,4 @@
-"""Report measured times as rows of a table, as JSON and as pictures."""
+"""Report measured times as a table, as JSON and as pictures."""
 
 import math
 import statistics
@@ -15,13 +15,13 @@ from frozenseg.runtime.environment import device_name
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Describe the machine, on which times depend."""
+    """Describe what times depend on: the device, the number of threads and PyTorch's version."""
     name = f"{device.type}: {device_name(device)}"
     return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def summary(times: Times, baselines: list[Baseline]) -> dict[str, Any]:
-    """Collect median and least seconds, ratios, memory in GB, and the machine's rates."""
+    """Collect median and minimum seconds, ratios, memory in GB, and the machine's GFLOP/s."""
     report: dict[str, Any] = {
         "stages": [*times.stages, OTHER],
         "seconds": {
@@ -30,9 +30,9 @@ def summary(times: Times, baselines: list[Baseline]) -> dict[str, Any]:
         },
         "memory": times.memory.report(),
         "gflop_per_s": {
-            stick.name: round(stick.flops / times.median(stick.name) / 1e9, 1)
-            for stick in baselines
-            if stick.flops
+            baseline.name: round(baseline.flops / times.median(baseline.name) / 1e9, 1)
+            for baseline in baselines
+            if baseline.flops
         },
     }
     if (ratio := times.ratio()) is not None:
@@ -46,7 +46,7 @@ def summary(times: Times, baselines: list[Baseline]) -> dict[str, Any]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """Write a table of seconds and shares of the whole; the stages are indented under it."""
+    """Return a table of seconds and shares of the row `WHOLE`, with its stages indented."""
     rows, whole = report["seconds"], report["seconds"][WHOLE]["median"]
     order = [WHOLE, *report["stages"], *[name for name in rows if name != WHOLE]]
     lines = [f"{'':38s}{'median, s':>11s}{'least, s':>11s}{'of whole':>10s}"]
@@ -68,13 +68,13 @@ def table(report: dict[str, Any]) -> str:
 
 
 def draw_bars(report: dict[str, Any], picture: Path, title: str) -> None:
-    """Draw a bar for each row: the stages, the whole, and the baselines in another colour."""
+    """Draw a bar for each row; stages, baselines and the other rows differ in colour."""
     Figure = import_extra("matplotlib.figure", "train", "a picture of the times").Figure
     names = list(dict.fromkeys([*report["stages"], *report["seconds"]]))
     values = [report["seconds"][name]["median"] for name in names]
-    sticks = {SAM, CLIP, *report["gflop_per_s"]}
+    baselines = {SAM, CLIP, *report["gflop_per_s"]}
     colours = [
-        "tab:gray" if name in sticks else "tab:blue" if name in report["stages"] else "tab:green"
+        "tab:gray" if name in baselines else "tab:blue" if name in report["stages"] else "tab:green"
         for name in names
     ]
     figure = Figure(figsize=(9, 0.32 * len(names) + 1.4), layout="constrained")  # no pyplot
@@ -89,10 +89,10 @@ def draw_bars(report: dict[str, Any], picture: Path, title: str) -> None:
 
 
 def growth(points: list[dict[str, Any]]) -> dict[str, float]:
-    """Compute the powers with which the whole, each stage and the memory above the model grow.
+    """Compute the power of the work with which each row and the memory above the model grow.
 
-    They are those from the first point to the last; 1 is linear. Rows that take less than a
-    thousandth of the whole are left out.
+    Only the first and the last point are compared; a power of 1 means linear growth. Rows that take
+    at most a thousandth of `WHOLE` are left out.
     """
     first, last = points[0], points[-1]
     factor = math.log(last["work"] / first["work"])
@@ -107,7 +107,7 @@ def growth(points: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def draw_growth(points: list[dict[str, Any]], picture: Path, unit: str, title: str) -> None:
-    """Draw the seconds of the whole and of each stage, and the memory, over the work."""
+    """Draw the seconds of `WHOLE` and of each stage, and the memory, over the work."""
     Figure = import_extra("matplotlib.figure", "train", "a picture of the times").Figure
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)

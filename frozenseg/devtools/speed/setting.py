@@ -1,4 +1,4 @@
-"""Make an image, its truth and its words: time and memory depend on their sizes only."""
+"""Make up an image, its annotation and its vocabulary: only their sizes matter for measurements."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +20,23 @@ from frozenseg.models.base import SegmentationModel
 from frozenseg.structures import Targets, TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
 
-OBJECTS = 12  # of each image; COCO panoptic has 11 on average
+OBJECTS = 12  # per image; COCO panoptic has 11 on average
 
 
 def random_model(cfg: CfgNode, device: torch.device) -> SegmentationModel:
-    """Make the model of a configuration on its device, where random weights are made fastest."""
+    """Build the model directly on its device, where random weights are generated fastest."""
     with device:
         model = build_model(cfg)
-    return model.to(device)  # some buffers of segment-anything are made on the CPU all the same
+    return model.to(device)  # some buffers of segment-anything are on the CPU nevertheless
 
 
 @dataclass(frozen=True)
 class Setting:
     """The sizes of a measurement.
 
-    size: (height, width) of the image, in which the network sees it. names: of all classes.
+    size: (height, width) of the image in pixels; the network sees it at this size.
+    classes: number of classes.
+    names: total number of names of all classes.
     """
 
     size: tuple[int, int]
@@ -61,7 +63,7 @@ class Setting:
         )
 
     def write_image(self, folder: Path) -> Path:
-        """Write a JPEG that is smooth with some noise, as photographs are."""
+        """Write a JPEG of a smooth image with some noise, similar to a photograph."""
         rng = np.random.default_rng(0)
         small = Image.fromarray(rng.integers(0, 256, (12, 18, 3), dtype=np.uint8))
         smooth = np.asarray(small.resize(self.size[::-1], Image.Resampling.BICUBIC), dtype=np.int16)
@@ -71,7 +73,7 @@ class Setting:
         return path
 
     def write_truth(self, folder: Path, image: Path) -> tuple[Record, dict[str, tasks.Task]]:
-        """Write the annotation of that image and make the tasks that score against it."""
+        """Write the annotation of the image and make the tasks that score against it."""
         masks = rectangles(self.size, torch.Generator().manual_seed(0)).numpy()
         ids = np.zeros(self.size, dtype=np.int32)
         for number, mask in enumerate(masks, start=1):
@@ -122,7 +124,7 @@ class Setting:
         }
 
     def sample(self, generator: torch.Generator) -> Sample:
-        """Make an image of noise for training, with its objects."""
+        """Make an image of noise for training, with `OBJECTS` objects."""
         height, width = self.size
         return Sample(
             image=torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator),
@@ -140,7 +142,7 @@ class Setting:
 
 
 def rectangles(size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-    """Draw masks of rectangles (OBJECTS, H, W) bool."""
+    """Make masks of random rectangles (OBJECTS, H, W) bool."""
     inside = torch.ones(OBJECTS, *size, dtype=torch.bool)
     for axis, length in enumerate(size):
         ends = torch.randint(0, length, (OBJECTS, 2), generator=generator).sort(dim=1).values

@@ -27,12 +27,12 @@ class Training:
         self.loss = training_loss(cfg, self.model, text)
         generator = torch.Generator().manual_seed(0)
         self.samples: list[Sample] = [setting.sample(generator) for _ in range(batch)]
-        if self.device.type == "cuda":  # as the data loader gives them
+        if self.device.type == "cuda":  # as the data loader does
             self.samples = [sample.pin_memory() for sample in self.samples]
 
     def places(self) -> list[Place]:
         """List the methods of a training step that are timed."""
-        places = stage_places(self.model)  # a stage that only prediction has never runs
+        places = stage_places(self.model)  # stages used only in prediction do not run
         if isinstance(self.loss, MaskClassificationLoss):
             places.append(Place("losses", type(self.loss.criterion), "__call__"))
         return [
@@ -55,7 +55,7 @@ class Training:
         )
 
     def timed(self) -> dict[str, float]:
-        """Take one training step; return the seconds of its parts, the rest and the whole."""
+        """Take one training step; return the seconds of its parts, the rest and everything."""
         return timed_stages(self.places(), self.step, self.device)
 
 
@@ -64,7 +64,7 @@ def training_times(
 ) -> Times:
     """Time training steps in turn with the baselines, as `prediction_times` does.
 
-    The memory is that of the first two steps, so that it includes the optimiser's state.
+    Memory is measured over the first two steps, so that it includes the optimiser's state.
     """
     ours = Training(cfg, setting, batch)
 
@@ -73,12 +73,12 @@ def training_times(
         ours.step()
 
     memory = measure_memory(two_steps, ours.device)
-    for stick in baselines:
-        stick.seconds()  # warms up
+    for baseline in baselines:
+        baseline.seconds()  # warms up
     rounds = []
     for _ in range(repeats):
         times = ours.timed()
-        times |= {stick.name: stick.seconds() for stick in baselines}
+        times |= {baseline.name: baseline.seconds() for baseline in baselines}
         rounds.append(times)
     rows = {name: [times[name] for times in rounds] for name in rounds[0]}
     names = dict.fromkeys(place.name for place in ours.places())
