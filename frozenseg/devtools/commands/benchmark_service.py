@@ -168,7 +168,7 @@ class _Asker:
                     (model,) = [m for m in metrics if m.startswith("frozenseg_model_memory_bytes ")]
                     sizes["service"].append(own)
                     sizes["model"].append(float(model.split()[1]) / 2**20)
-                    print(f"{number:5d} requests: {own:7.1f} and {sizes['model'][-1]:7.1f} MB")
+                    print(f"{number:5d} requests: {own:7.1f} and {sizes['model'][-1]:7.1f} MiB")
         return sizes
 
 

@@ -73,7 +73,6 @@ def headlines(found: dict[str, dict[str, Part]]) -> str:
         if part is not None and key in (results := flat(part.results)):
             lines.append(f"{section + ', ' + name:44s} {key:36s} {results[key]}")
     for section, parts in found.items():
-        lines += [f"{section}{line}" for line in _failures(parts) if line.startswith(": ")]
         for name, part in parts.items():
             if part.failure:
                 lines.append(f"{section}, {name}: {part.failure.strip().splitlines()[-1]}")

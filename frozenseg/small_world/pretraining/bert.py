@@ -116,7 +116,8 @@ class BertTask:
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Return how many masked words of new sentences are predicted correctly, in per cent."""
-        chance = np.random.default_rng([self.seed, 1, 0])  # samples have two numbers
+        # No sample has three numbers. Zeros at the end would not count.
+        chance = np.random.default_rng([self.seed, 1, 1])
         texts = [sentences.sentence(chance) for _ in range(self.test_sentences)]
         device = next(self.model.parameters()).device
         tokens = token_ids(self.tokenizer, texts).to(device)
