@@ -197,4 +197,4 @@ def test_load_is_measured_and_answers_stay_equal(tmp_path: Path) -> None:
     assert found["pixels_differ"] == 0
     assert [row["answers"] for row in found["rows"]] == [6, 6]
     assert not any(row["wrong"] or row["other"] for row in found["rows"])
-    assert len(found["memory_mb"]["service"]) == 2
+    assert len(found["memory_mib"]["service"]) == 2

@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     if arguments.json:
         numbers = {"cores": os.cpu_count(), "max_queue": arguments.max_queue, "rows": rows}
         write_json(
-            arguments.json, {**numbers, "pixels_differ": differing, "memory_mb": memory}, indent=1
+            arguments.json, {**numbers, "pixels_differ": differing, "memory_mib": memory}, indent=1
         )
 
 
