@@ -1,4 +1,4 @@
-"""Write captions of scenes for CLIP, which use all words of the world, seen and unseen.
+"""Write captions of scenes for CLIP; they use all words of the world, seen and unseen.
 
 Some combinations of noun, colour and pattern are never written in full (`is_held_out`): they test
 whether CLIP can combine words that it has only met separately.
@@ -64,14 +64,14 @@ def caption(scene: Scene, generator: np.random.Generator) -> str:
 
 
 def region_caption(region: Region, generator: np.random.Generator) -> str:
-    """Write a caption of a ground or a thing; a thing mostly has its colour, pattern or both."""
+    """Write a caption of a ground or a thing, for things mostly with colour, pattern or both."""
     if region.is_thing:
         return _say(_thing_phrase(region, generator, brief=False, shares=RICH), generator)
     return _say(_grounds_phrase([region], generator), generator)
 
 
 def label(scene: Scene) -> str:
-    """Write the shortest caption of a scene: "a photo of a star".
+    """Write a short caption of a scene, always the same: "a photo of a star".
 
     It names the first thing or, if the scene has no things, the first ground.
     """

@@ -6,7 +6,8 @@
     ROOT/SPLIT/panoptic.json, instances.json, world.json (the settings)
 
 Scenes are written in chunks; the entry of a chunk in `.chunks` says that its files are complete. A
-run that was killed therefore continues where it stopped. The JSON files are written at the end.
+run that was killed therefore continues where it stopped. world.json is written first, the other
+two JSON files at the end.
 """
 
 import multiprocessing

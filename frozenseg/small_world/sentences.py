@@ -81,7 +81,7 @@ FRAMES = (
 
 
 def sentence(generator: np.random.Generator) -> str:
-    """Return a sentence of a random one of the three kinds, in lower case except for templates."""
+    """Return a random sentence of any of the three kinds, in lower case except for templates."""
     kind = generator.integers(3)
     if kind == 0:
         return caption(_scene_without_image(generator), generator)

@@ -11,7 +11,7 @@ from frozenseg.small_world.noise import Field, mix, pixel_grid
 from frozenseg.small_world.nouns import COAT, NOUNS, TRIM
 from frozenseg.small_world.plane import Plane, union
 
-PLAIN_SHARE = 0.4  # of things without a pattern; the patterns share the rest equally
+PLAIN_SHARE = 0.4  # of all things; the patterns other than "plain" share the rest equally
 CLOSEST = 0.72  # least distance of two things, in sums of their radii; below 1 they may overlap
 REACH = 1.7  # from the centre to the end of the shadow, in radii; no shape extends beyond 1.25
 

@@ -1,4 +1,4 @@
-"""Make a clip of the world, frames with exact ground truth, from only seed, motion and index."""
+"""Make a clip, frames with exact ground truth, that depends only on seed, motion and index."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -47,9 +47,9 @@ class Clip:
     """A clip and its ground truth.
 
     images: (T, H, W, 3) uint8 RGB. ids: (T, H, W) int32, the id of the region whose topmost surface
-    covers the centre of the pixel. A region has the same id in all frames, but a thing is 0 in
-    frames that show fewer than `MIN_VISIBLE_AREA` of its pixels. regions: the regions with ids 1,
-    2, ..., grounds first.
+    covers the centre of the pixel. A region has the same id in all frames, but the pixels of a
+    thing are 0 in frames that show fewer than `MIN_VISIBLE_AREA` of them. regions: the regions with
+    ids 1, 2, ..., grounds first.
     """
 
     images: np.ndarray

@@ -1,4 +1,4 @@
-"""Scenes: exact ground truth against slow, obvious rules; reproducible; with all options."""
+"""Scenes: exact ground truth against slow, obvious rules; reproducible; true to the options."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,7 @@
 """Train the small CLIP on the small world, from scratch; writes weights.safetensors.
 
 The first stage trains on images and writes to the folder `images` of --output; the second stage
-trains on mosaics.
+trains on mosaics. With --mosaic-steps 0, the first stage is the only one and writes to --output.
 """
 
 import argparse
@@ -84,8 +84,8 @@ def _task(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="frozenseg train_small_clip", description=__doc__)
     training_arguments.add_run_arguments(parser, steps=1800, batch=96, tests=1000)
-    easy = "share of steps with one thing per image and its noun as caption (default: %(default)s)"
+    easy = "share of steps on images of one thing, captioned by its noun (default: %(default)s)"
     parser.add_argument("--easy-share", type=float, default=0.5, help=easy)
-    mosaics = "steps on mosaics at half the learning rate; 0: none (default: %(default)s)"
+    mosaics = "further steps, on mosaics, at half the learning rate (default: %(default)s; 0: none)"
     parser.add_argument("--mosaic-steps", type=int, default=900, help=mosaics)
     return parser

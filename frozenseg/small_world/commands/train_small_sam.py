@@ -32,5 +32,5 @@ def _parser() -> argparse.ArgumentParser:
     training_arguments.add_run_arguments(parser, steps=2400, batch=4, tests=100)
     add = parser.add_argument
     add("--masks", type=int, default=8, help="masks per image (default: %(default)s)")
-    add("--rounds", type=int, default=1, help="rounds of prompts (default: %(default)s)")
+    add("--rounds", type=int, default=1, help="prompt rounds per image (default: %(default)s)")
     return parser

@@ -18,7 +18,8 @@ class Difference:
     """What an arm gains over another one, in points.
 
     per_seed: the difference of each seed.
-    low, high: the 95 % interval of the mean over all seeds and scenes; NaN with one seed.
+    low, high: the 95 % confidence interval of the mean over all seeds and scenes; NaN with one
+        seed.
     over_scenes: whether scenes were resampled too, and not only seeds.
     """
 
@@ -77,7 +78,7 @@ def differences(
 
 
 def _widening(seeds: int) -> float:
-    """Return the factor by which a bootstrap of this many seeds is too narrow for normal gains."""
+    """Return the factor by which a bootstrap of so few seeds is too narrow for Gaussian gains."""
     if seeds < 2:
         return 1.0
     upper = 0.975

@@ -94,7 +94,7 @@ class Run:
         return train(cfg, resume=(folder / "checkpoints").is_dir()).finished
 
     def _falls(self, steps: int) -> tuple[int, int, int]:
-        """Return the two steps at which the rate falls, and the last step of the branch."""
+        """Return the two steps at which the learning rate falls, and the last of the branch."""
         return steps, round(steps * (1 + self.cooldown * 2 / 3)), round(steps * (1 + self.cooldown))
 
     def _scored_folder(self, steps: int) -> Path:
@@ -136,8 +136,8 @@ def read(folder: Path, steps: int, name: str = "") -> tuple[Summary, SceneCounts
 def scored(cfg: CfgNode) -> tuple[Summary, SceneCounts]:
     """Score the model of a configuration on DATASETS.TEST.
 
-    Returns the scores in per cent and the counts of the first set. Keys of the scores of any other
-    set begin with its name.
+    Returns the scores of all sets in per cent, and the counts of the first set. Keys of the scores
+    of any other set begin with its name.
     """
     sets = eval_datasets(cfg)
     model = loaded_model(cfg, build_device(cfg))

@@ -87,7 +87,10 @@ class CaptionedWindows(Dataset[tuple[Tensor, ...]]):
 
 
 def thing_window(mask: np.ndarray, generator: np.random.Generator) -> tuple[slice, slice]:
-    """Return a nearly square window on a (H, W) bool mask, up to a third larger than its box."""
+    """Return a window on the box of a (H, W) bool mask.
+
+    It is a square, clipped at the image's edges, of 1 to 1.35 times the longer side of the box.
+    """
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     side = (max(np.ptp(rows), np.ptp(columns)) + 1) * generator.uniform(1.0, 1.35)
     return _window((rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2, side, mask.shape)
@@ -251,7 +254,7 @@ class ClipTask:
         masks = torch.from_numpy(scene.masks())[None].float().to(device)
         shares = F.interpolate(masks, size=dense.shape[-2:], mode="area")
         most = shares.amax((-2, -1), keepdim=True)
-        inside = shares >= most.clamp(max=0.5)  # at least half of the cell, or the best one
+        inside = shares >= most.clamp(max=0.5)  # at least half of the cell, or the best cell
         vectors = self.trunk.encode_regions(dense, inside.float() - 0.5)[0]
         return F.normalize(vectors.float(), dim=-1)
 

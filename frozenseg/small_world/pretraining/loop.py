@@ -227,7 +227,7 @@ def learning_rate(config: PretrainingConfig, step: int) -> float:
 
 
 def _initial_state(model: nn.Module, config: PretrainingConfig, run: RunOptions) -> TrainingState:
-    """Make the state before the first step. Gains, biases and the logit scale have no decay."""
+    """Make the state before the first step. Gains, biases and logit scale have no weight decay."""
     parameters = model.to(run.device).train().named_parameters()
     trained = [row for row in parameters if row[1].requires_grad]
     groups: list[dict[str, Any]] = [

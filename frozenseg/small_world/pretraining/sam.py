@@ -68,7 +68,7 @@ class SamTask:
     """Training of a SAM with points, boxes and corrective clicks."""
 
     def __init__(self, *, model: Sam, seed: int, masks: int, rounds: int, test_images: int) -> None:
-        """masks: M. rounds: how often an image is prompted, first with one point or box a mask."""
+        """masks: M. rounds: how often an image is prompted, first with a point or box per mask."""
         self.model, self.seed = model, seed
         self.masks, self.rounds, self.test_images = masks, rounds, test_images
         self.side: int = model.image_encoder.img_size
@@ -193,8 +193,8 @@ class SamTask:
     def _automatic(self) -> dict[str, float]:
         """Run segment-anything's own generator on entire scenes.
 
-        Returns the number of masks per image, and the share of things, in per cent, that overlap
-        with one of the masks with an IoU above 0.5.
+        Returns the number of masks per image, and the share of things, in per cent, whose IoU with
+        one of the masks is above 0.5.
         """
         generate = SamAutomaticMaskGenerator(self.model, points_per_side=16, **AUTOMATIC).generate
         count, hits = 0, []

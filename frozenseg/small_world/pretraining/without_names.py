@@ -136,7 +136,8 @@ class WithoutNames:
 def named_right(vectors: Tensor, names: list[str], half: int) -> float:
     """Return how many of the vectors (N, C) after the first `half` get their names, in per cent.
 
-    Among the first `half` vectors, the `NEIGHBOURS` nearest ones by cosine vote.
+    For each of them, those `NEIGHBOURS` of the first `half` vectors that are nearest by cosine
+    cast the votes.
     """
     unit = F.normalize(vectors.float(), dim=1)
     nearest = (unit[half:] @ unit[:half].T).topk(min(NEIGHBOURS, half)).indices.tolist()
@@ -168,7 +169,7 @@ class MocoTask(WithoutNames):
         return {"total_loss": loss}
 
     def _contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Return the loss of queries and keys (B, D), of which equal rows belong together."""
+        """Return the loss of queries and keys (B, D); rows with the same index belong together."""
         with torch.autocast(queries.device.type, enabled=False):
             cosines = F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T
             right = torch.arange(len(cosines), device=cosines.device)
@@ -201,7 +202,7 @@ class DinoTask(WithoutNames):
         self.model.register_buffer("centre", torch.zeros(self.DIM))
 
     def compare(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Return the loss, see `WithoutNames.compare`, and the entropy of the mean target.
+        """Return the loss (see `WithoutNames.compare`) and the entropy of the mean target.
 
         The entropy falls to 0 if all pictures get the same single prototype as their target, which
         means that the training has collapsed.

@@ -262,7 +262,7 @@ def with_void(monkeypatch, tiny) -> Callable[..., list[str]]:
 
 
 def test_an_arm_with_the_weights_of_another(with_void, tmp_path, monkeypatch, caplog) -> None:
-    """It is scored after the other one in any order, and later if the weights are of that stage."""
+    """It is scored after the other, whatever their order; later only with weights of that stage."""
     folder = tmp_path / "experiment"
     models, whole = [], runs.scored
 
