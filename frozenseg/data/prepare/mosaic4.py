@@ -85,7 +85,7 @@ def prepare(root: Path, name: str, options: PreparationOptions) -> None:
     ]
     options.map(functools.partial(_write, name), jobs, f"{FOLDER} {name}")
     for path in (*folder.glob("images/*.jpg"), *folder.glob(f"annotations/*{source.suffix}")):
-        if path.stem.isdigit() and int(path.stem) >= count:  # from an earlier run with more
+        if path.stem.isdigit() and int(path.stem) >= count:  # from an earlier run with more mosaics
             path.unlink()
 
 

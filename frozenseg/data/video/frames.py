@@ -57,7 +57,7 @@ class Selection:
             raise UserValueError(f"max_side {self.max_side}: must be at least 0 pixels")
 
     def wants(self, number: int, time: float) -> bool:
-        """Tell whether the frame with this number, from 1, and time is selected."""
+        """Tell whether a frame with this number (from 1) and this time is selected."""
         return (number - 1) % self.stride == 0 and self.start <= time < self.end
 
     def expected(self, num_frames: int, fps: float) -> int:

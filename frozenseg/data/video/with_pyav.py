@@ -107,7 +107,7 @@ class PyAVDecoder:
                 yield frame
 
     def _missing(self, container: Any, stream: Any, end: float) -> str:
-        """Say which part of the declared frames or length is missing; "" if none is.
+        """Say how much of the declared frames or length can be read; "" if nothing is missing.
 
         end: the time of the last frame.
         """

@@ -32,10 +32,14 @@ def main(argv: list[str]) -> None:
         metavar=("H", "W"),
         help="size of the image in pixels (default: 800 1199)",
     )
-    parser.add_argument("--classes", type=int, default=150, help="for --flops (default: 150)")
+    parser.add_argument(
+        "--classes", type=int, default=150, help="number of classes for --flops (default: 150)"
+    )
     parser.add_argument("--flops", action="store_true", help="count floating point operations too")
     parser.add_argument("--json", type=output_file, help="write the numbers to this file")
-    parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="configuration settings")
+    parser.add_argument(
+        "options", nargs="*", metavar="KEY VALUE", help="settings that override the YAML file"
+    )
     arguments = parser.parse_intermixed_args(argv)
     check_least(arguments, size=1, classes=1)
     model = build_model(load_config(arguments.config_file, arguments.options)).eval()

@@ -233,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--training", action="store_true", help="time a training step instead of an image")
     add("--batch", type=int, default=1, help="images in a training step (default: %(default)s)")
     add("--repeats", type=int, default=3, help="runs after a warm-up (default: %(default)s)")
-    add("--sweep", choices=tuple(SWEEPS), help="measure how time and memory grow with it")
+    add("--sweep", choices=tuple(SWEEPS), help="vary this, and measure how time and memory grow")
     add("--tiny", action="store_true", help="use a tiny model, to try the program")
     add("--json", type=output_file, help="write the numbers to this file")
     add("--chart", type=output_picture, metavar="PNG", help="draw the numbers")

@@ -211,6 +211,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=int, nargs="+", default=[1, 2], help="CPU threads (%(default)s)"
     )
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each one (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each (%(default)s)")
     parser.add_argument("--json", type=output_file, metavar="OUT", help="write the figures here")
     return parser

@@ -159,7 +159,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--input", nargs="+", default=[], metavar="PATH", help="images (default: made-up scenes)")
     add("--images", type=int, default=4, help="number of made-up scenes (default: %(default)s)")
     add("--repeats", type=int, default=3, help="runs of each (default: %(default)s)")
-    add("--points-per-side", type=int, default=32, help="points per side (default: %(default)s)")
+    grid = "points per side of the grid of prompts (default: %(default)s)"
+    add("--points-per-side", type=int, default=32, help=grid)
     add(
         "--predicted-iou",
         type=float,

@@ -1,4 +1,7 @@
-"""Time our panoptic quality and mask AP beside plain implementations on generated images."""
+"""Time our panoptic quality beside a plain loop, and our mask AP beside pycocotools.
+
+Both get the same generated images.
+"""
 
 import argparse
 import contextlib
@@ -27,12 +30,12 @@ CATEGORIES = [{"id": 3 * i + 1, "name": f"class {i}", "isthing": i % 2} for i in
 
 
 def main(argv: list[str]) -> int | None:
-    """Time each metric and a plain implementation of it on the same data, and print a table."""
+    """Time each metric and its plain counterpart on the same data, and print a table."""
     parser = argparse.ArgumentParser(prog="frozenseg benchmark_scoring", description=__doc__)
     parser.add_argument("--images", type=int, default=20, help="number of images (%(default)s)")
     parser.add_argument("--size", type=int, default=640, help="side in pixels (%(default)s)")
     parser.add_argument("--segments", type=int, default=40, help="segments per image (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each one (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each (%(default)s)")
     parser.add_argument("--json", type=output_file, metavar="OUT", help="write the figures here")
     options = parser.parse_args(argv)
     check_least(options, images=1, size=16, segments=1, repeats=1)

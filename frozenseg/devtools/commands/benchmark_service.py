@@ -1,8 +1,8 @@
 """Time `frozenseg serve` under load: latency by number of clients, refusals, wrong answers, memory.
 
 A service is started on a free port of the loopback interface. Two pictures of the small world, each
-with two vocabularies, make four different requests. Each client sends one request after the other,
-and sends it again if it is refused.
+with two vocabularies, make four different requests. Each client sends one request after another,
+and repeats a request that was refused.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def _service(max_queue: int, options: list[str]) -> Iterator[tuple[str, int]]:
         try:
             line = process.stdout.readline() if process.stdout else ""
             if " serves " not in line:
-                raise UserError("the service did not start; `frozenseg serve` shows the reason")
+                raise UserError("the service did not start; its error message is above")
             yield line.split()[0], process.pid
         finally:
             process.terminate()
@@ -77,7 +77,7 @@ def _service(max_queue: int, options: list[str]) -> Iterator[tuple[str, int]]:
 class _Asker:
     """Sends requests to a service.
 
-    works: the requests: image files, each with a vocabulary.
+    works: the image file and the vocabulary of each request.
     """
 
     def __init__(self, url: str, works: list[tuple[Path, str]]) -> None:

@@ -5,7 +5,7 @@ in the README of the reference folder. The command prints a row `entry  error` f
 `worst X`. The exit status is 1 if an error exceeds 1e-3. Errors are defined as follows:
 
 - float tensors: max|ours - expected| / max|expected|
-- integer maps and classes: the share of values that differ (1e-3 is 0.1 %)
+- integer maps, masks and classes: the share of values that differ (1e-3 is 0.1 %)
 - segments and matchings: 0 if they are equal, else 1
 - losses: the difference, scaled such that 1e-3 is the tolerance of the reference
 """

@@ -12,7 +12,7 @@ from frozenseg.files import user_path
 
 
 def main(argv: list[str]) -> int:
-    """Run the readers, print how many files were refused or leaked, and return 1 for a leak."""
+    """Run the readers, print the numbers of refused files and of leaks; return 1 for a leak."""
     arguments = _parser().parse_args(argv)
     check_least(arguments, files=1)
     names = [target.name for target in TARGETS]

@@ -2,8 +2,8 @@
 
 Writes report.md, results.json and the profiler's tables to logs/gpu/CARD, and prints a summary.
 Sections are independent: an error is written to the report, and the others still run. Each section
-has a time limit, and the report names the parts that it had no time for. All sections together take
-at most 8 minutes.
+has a time limit, and the report names the parts for which no time was left. All sections together
+take at most 8 minutes.
 """
 
 import argparse

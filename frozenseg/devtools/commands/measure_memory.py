@@ -33,8 +33,12 @@ def main(argv: list[str]) -> None:
         help="size of the image in pixels (default: 1024 2048)",
     )
     parser.add_argument("--classes", type=int, default=847, help="number of classes (default: 847)")
-    parser.add_argument("--json", type=output_file, help="append the numbers to this file")
-    parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="configuration settings")
+    parser.add_argument(
+        "--json", type=output_file, help="append the numbers to this file, as one line of JSON"
+    )
+    parser.add_argument(
+        "options", nargs="*", metavar="KEY VALUE", help="settings that override the YAML file"
+    )
     arguments = parser.parse_intermixed_args(argv)
     check_least(arguments, size=1, classes=1)
     options = ["MODEL.ALLOW_RANDOM_WEIGHTS", "True", "SEED", "0", *arguments.options]

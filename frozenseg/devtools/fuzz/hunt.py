@@ -1,4 +1,4 @@
-"""Give readers damaged files, and keep each file that makes a reader fail in a wrong way."""
+"""Give readers damaged files, and keep files that make a reader fail in the wrong way."""
 
 import logging
 import random
@@ -16,7 +16,7 @@ from frozenseg.errors import UserError
 
 SECONDS = 20.0  # of processor time, after which a reader counts as hung
 MEMORY = 6 * 2**30  # additional bytes of address space; a small file must not need more
-KEPT = 20  # number of leaks for each target whose files are kept
+KEPT = 20  # leaks of a target that are kept as files; later ones are only counted
 AT_ONCE = 100  # files of one target before the next target
 
 

@@ -52,7 +52,7 @@ def set_byte(data: bytearray, other: bytes, numbers: random.Random) -> bytearray
 
 
 def odd_byte(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Set one byte to a value at an end of its signed or unsigned range."""
+    """Set one byte to a value at or near an end of its signed or unsigned range."""
     data[_place(data, numbers)] = numbers.choice((0, 1, 127, 128, 255))
     return data
 
@@ -147,7 +147,7 @@ def odd_short(data: bytearray, other: bytes, numbers: random.Random) -> bytearra
 
 
 def odd_long(data: bytearray, other: bytes, numbers: random.Random) -> bytearray:
-    """Write an unusual number of four or eight bytes, e.g. 0 or the largest one."""
+    """Write an unusual number of four or eight bytes, e.g. 0 or the largest signed one."""
     return _written(data, *numbers.choice((("I", 2**32), ("Q", 2**64))), numbers)
 
 

@@ -1,4 +1,4 @@
-"""Find the largest activations of a model in float32, and so whether float16 would overflow."""
+"""Find the largest activations of a model in float32, to see whether float16 would overflow."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,7 +71,7 @@ class Largest(TorchDispatchMode):
 
 @contextmanager
 def largest_activations(model: SegmentationModel) -> Iterator[Largest]:
-    """Record the activations of the model while it computes inside the block."""
+    """Record the largest activations of the model while it computes inside the block."""
     largest, callers = Largest(), []
 
     def staged(place: Place, function: Callable[..., Any]) -> Callable[..., Any]:

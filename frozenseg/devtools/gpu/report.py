@@ -49,7 +49,10 @@ def as_json(found: dict[str, dict[str, Part]]) -> dict[str, Any]:
 def markdown(
     machine: dict[str, Any], sections: dict[str, Section], found: dict[str, dict[str, Part]]
 ) -> str:
-    """Return a heading and tables for each section; parts with a common result share a table."""
+    """Return a heading and tables for each section.
+
+    Parts that have a result of the same name share a table.
+    """
     lines = ["# " + str(machine["device"]), ""]
     lines += [f"- {key}: {value}" for key, value in machine.items()]
     for name, parts in found.items():

@@ -108,7 +108,9 @@ def _receive(connection: Connection, end: float) -> Part:
         else:
             part.failure = "stopped: the section's time was over"
     except EOFError:
-        part.failure = "its process ended without a message: memory was short, or a kernel crashed"
+        part.failure = (
+            "its process ended without a message; is memory short, or did a kernel crash?"
+        )
     part.seconds = time.monotonic() - start
     return part
 

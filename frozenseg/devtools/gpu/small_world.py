@@ -75,7 +75,7 @@ def _config(trial: Trial, device: str, name: str, *options: str) -> Any:
 
 
 def _make_scenes(trial: Trial, count: int) -> None:
-    """Write both splits, and set the variables by which the commands find them."""
+    """Write both splits unless they exist, and set the variables of the data and cache folders."""
     root = trial.scratch / "small_world"
     os.environ["DETECTRON2_DATASETS"] = str(trial.scratch)
     os.environ["FROZENSEG_CACHE"] = str(trial.scratch / "cache")

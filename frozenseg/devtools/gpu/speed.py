@@ -23,7 +23,7 @@ from frozenseg.inference.segment import Request
 from frozenseg.structures import ImageBatch
 
 BATCHES = (1, 8)
-LOOP_BATCHES = 4  # batches of the timed loop over images, as the first and last do not overlap
+LOOP_BATCHES = 4  # of the timed loop over images; several, as the first and last do not overlap
 UNUSED = ("CLIP text tower", "SAM prompts and masks")  # parameters not used for an image
 
 
@@ -116,7 +116,7 @@ def network(trial: Trial, precision: str, batch: int) -> Results:
         rounds.append(watch.read())
     rows = {name: statistics.median(times[name] for times in rounds) for name in rounds[0]}
     yield "ms by stage, whole batch", _milliseconds(rows)
-    # Kernels hardly differ between both half precisions: one table for each batch size is enough.
+    # Kernels hardly differ between the half precisions: one table for each batch size is enough.
     path = trial.folder / f"profile_model_batch{batch}.txt" if precision == PRECISIONS[0] else None
     yield "model, profile", take_profile(predict, device, path).results()
 

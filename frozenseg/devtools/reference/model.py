@@ -115,7 +115,7 @@ def load_fill(folder: Path) -> ModuleType:
 
 
 def vocabulary_of(settings: dict[str, Any]) -> Vocabulary:
-    """Return the vocabulary; like in detectron2, `stuff_classes` lists things, then stuff."""
+    """Return the vocabulary; as in detectron2, `stuff_classes` lists things, then stuff."""
     names = tuple(tuple(group.replace(", ", ",").split(",")) for group in settings["stuff_classes"])
     things = len(settings["thing_classes"])
     return Vocabulary(names, tuple(number < things for number in range(len(names))))

@@ -140,7 +140,7 @@ def _serve(requests: Connection, setting: EncoderSetting) -> None:
 
 
 def encoder_works(setting: EncoderSetting) -> dict[str, Callable[[], object]]:
-    """Return {name: a function that runs this encoder once} in this process; weights are created on
+    """Return {name: a function that runs this encoder once in this process}; weights are created on
     the device."""
     with setting.precision.device:
         return {SAM: _sam(setting), CLIP: _trunk(setting)}
