@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from frozenseg.data.image_inputs import each_image, is_many, to_array
-from frozenseg.data.images import file_name
+from frozenseg.data.images import file_name, numbered
 from frozenseg.data.transforms import resize_image, resize_shortest_edge
 from frozenseg.data.video import is_live, read_video
 from frozenseg.errors import UserError, UserValueError
@@ -227,7 +227,10 @@ class Predictor:
             video = read_video(os.path.expanduser(frames))
             named = ((f"{stem}_{frame.number:06d}", frame.pixels) for frame in video.frames())
         else:
-            named = ((file_name(image), self.read(image)) for image in each_image(frames))
+            named = (
+                (file_name(image) or numbered(number), self.read(image))
+                for number, image in enumerate(each_image(frames), 1)
+            )
         names: deque[str | None] = deque()  # file names of the frames whose results are pending
 
         def pixels() -> Iterator[np.ndarray]:
@@ -253,7 +256,9 @@ class Predictor:
             if isinstance(found, UserError):
                 yield found
             else:
-                yield self._result(image, pixels, words, found, threshold, spent / number)
+                result = self._result(image, pixels, words, found, threshold, spent / number)
+                name = result.file_name or numbered(number)
+                yield replace(result, file_name=name)
             start = time.perf_counter()
 
     def _prepare(self, image: Any) -> tuple[tuple[Any, np.ndarray], Request | UserError]:

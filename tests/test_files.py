@@ -12,7 +12,14 @@ from safetensors.torch import save_file
 
 from frozenseg.build.hub import from_pretrained
 from frozenseg.errors import UserError, WriteError
-from frozenseg.files import atomic_path, remove_temporaries, user_path, write_json, write_torch
+from frozenseg.files import (
+    atomic_path,
+    json_text,
+    remove_temporaries,
+    user_path,
+    write_json,
+    write_torch,
+)
 from frozenseg.recipes import find_config
 from tests.disk import files_end_at
 
@@ -87,3 +94,8 @@ def test_an_empty_name_is_not_the_working_folder() -> None:
         with pytest.raises(UserError, match="^the name of a file or folder is empty"):
             call("")
     assert user_path(".") == Path(".")
+
+
+def test_numbers_of_numpy_are_json() -> None:
+    value = {"id": np.int64(7), "rows": [np.uint8(1), np.float32(0.5), float("nan")], "yes": True}
+    assert json_text(value) == '{"id": 7, "rows": [1, 0.5, null], "yes": true}'

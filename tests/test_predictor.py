@@ -394,15 +394,36 @@ def test_frames_keep_the_names_of_their_files(predictor: Predictor, tmp_path: Pa
     for result in results:
         result.save(tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").glob("?_*.png")} >= {"a_drawn.png"}
-    assert [result.file_name for result in predictor.track([picture(40, 50)], WORDS)] == [None]
+
+
+def test_images_without_files_do_not_replace_one_another(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    images = [picture(40, 50), picture(40, 50)]
+    for results in (predictor.track(images, WORDS), predictor.batch(images, WORDS)):
+        assert [result.file_name for result in results] == ["image_000001", "image_000002"]
+    for result in predictor.stream(images, WORDS):
+        result.save(tmp_path)
+    assert {path.name for path in tmp_path.glob("*_drawn.png")} == {
+        "image_000001_drawn.png",
+        "image_000002_drawn.png",
+    }
+    assert predictor(images[0], WORDS).file_name is None
 
 
 def test_frames_of_a_video_file_are_numbered(predictor: Predictor, tmp_path: Path) -> None:
-    with video_writer(tmp_path / "clip.mp4", fps=5.0) as append:
+    with video_writer(tmp_path / "cam.2024.mp4", fps=5.0) as append:
         for number in range(2):
             append(picture(48, 64, number))
-    results = predictor.track(tmp_path / "clip.mp4", WORDS)
-    assert [result.file_name for result in results] == ["clip_000001", "clip_000002"]
+    results = [*predictor.track(tmp_path / "cam.2024.mp4", WORDS)]
+    names = ["cam.2024_000001", "cam.2024_000002"]
+    assert [result.file_name for result in results] == names
+    for result in results:
+        result.save(tmp_path / "frames")
+    drawn = {path.name for path in (tmp_path / "frames").glob("*_drawn.png")}
+    assert drawn == {f"{name}_drawn.png" for name in names}
+    png = results[0].to_coco()["panoptic"]["annotations"][0]["file_name"]
+    assert png == "cam.2024_000001_panoptic.png"
 
 
 def test_the_home_folder_has_its_short_name(

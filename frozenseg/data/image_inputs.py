@@ -15,7 +15,7 @@ from torch import Tensor
 from frozenseg.data.image_files import is_video, list_images
 from frozenseg.data.images import read_image, read_pil
 from frozenseg.data.pixels import rgb_of_array
-from frozenseg.errors import UserValueError
+from frozenseg.errors import UserError, UserValueError
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a single letter is a drive of Windows
 
@@ -23,8 +23,8 @@ ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a single letter is a drive
 class OneFile(str):
     """The path of one image, which never stands for several images.
 
-    A plain path stands for several if it is a folder, or if it holds brackets and the file is gone,
-    because it is then read as a glob.
+    A plain path stands for several if it is a folder, or if it has wildcards and there is no such
+    file, because it is then read as a glob.
     """
 
 
@@ -38,6 +38,8 @@ def to_array(image: Any) -> np.ndarray:
     Raises `UserError` for anything else, and for an image that cannot be read; addresses (URLs) are
     refused.
     """
+    if isinstance(image, UserError):  # from `each_image`
+        raise image
     if isinstance(image, str | os.PathLike):
         _refuse_address(image)
         return read_image(os.path.expanduser(image))
@@ -48,13 +50,7 @@ def to_array(image: Any) -> np.ndarray:
     if isinstance(image, Image.Image):
         return read_pil(image)
     if isinstance(image, Tensor):
-        if image.device.type == "meta" or str(image.layout) != "torch.strided":
-            raise UserValueError("an image tensor must be dense and hold pixels; this one does not")
-        image = image.detach().cpu()
-        if image.ndim == 3 and image.shape[0] == 3:
-            image = image.permute(1, 2, 0)
-        # numpy has no bfloat16
-        return _own_rgb((image.float() if image.is_floating_point() else image).numpy())
+        return _own_rgb(_array_of_tensor(image))
     if isinstance(image, np.ndarray):
         return _own_rgb(image)
     if isinstance(image, io.TextIOBase):
@@ -65,6 +61,22 @@ def to_array(image: Any) -> np.ndarray:
         "an image must be a path, bytes, a binary file, a PIL image, a numpy array (H, W, 3) or a "
         f"tensor (3, H, W); got {type(image).__name__}"
     )
+
+
+def _array_of_tensor(image: Tensor) -> np.ndarray:
+    """Return the values of an image tensor with the channels last."""
+    if image.device.type == "meta" or str(image.layout) != "torch.strided":
+        raise UserValueError("an image tensor must be dense and hold pixels; this one does not")
+    image = image.detach().cpu()
+    if image.ndim == 3 and image.shape[0] == 3:
+        if image.shape[2] == 3:
+            raise UserValueError(
+                f"an image tensor of the shape {tuple(image.shape)} may be (3, H, W) or (H, W, 3); "
+                "give it as a numpy array (H, W, 3)"
+            )
+        image = image.permute(1, 2, 0)
+    # numpy has no bfloat16
+    return (image.float() if image.is_floating_point() else image).numpy()
 
 
 def _own_rgb(values: np.ndarray) -> np.ndarray:
@@ -82,20 +94,32 @@ def is_many(images: Any) -> bool:
     if isinstance(images, OneFile):
         return False
     if isinstance(images, str | os.PathLike):
-        path = os.path.expanduser(os.fspath(images))
-        return os.path.isdir(path) or (glob.has_magic(path) and not os.path.exists(path))
+        return _names_many(images, brackets=isinstance(images, str))
     if isinstance(images, np.ndarray | Tensor):
         return images.ndim == 4
     one = isinstance(images, bytes | bytearray | memoryview | Mapping) or hasattr(images, "read")
     return isinstance(images, Iterable) and not one
 
 
+def _names_many(path: str | os.PathLike[str], *, brackets: bool) -> bool:
+    """Tell whether a path stands for several files: a folder, or a glob that names no file itself.
+
+    brackets: whether `[` alone makes a glob. Files often have brackets in their names, and such a
+    file that is missing must not become another one.
+    """
+    text = os.path.expanduser(os.fspath(path))
+    is_glob = any(sign in text for sign in "*?") or (brackets and glob.has_magic(text))
+    return os.path.isdir(text) or (is_glob and not os.path.exists(text))
+
+
 def each_image(images: Any) -> Iterator[Any]:
     """Yield the images one by one.
 
     A folder or glob, even inside a list, stands for its files, without videos; a `OneFile` is one
-    file. Arrays and tensors are copied, because a generator may write the next image into the same
-    memory before this one is read. Raises `UserError` for a folder or glob without images, and for
+    file, and so is a path inside a list that has brackets, but neither `*` nor `?`. Where an entry
+    of a list stands for no image, its `UserError` is yielded, which `to_array` raises. Arrays and
+    tensors are copied, because a generator may write the next image into the same memory before
+    this one is read. Raises `UserError` for a single folder or glob without images, and for
     anything that is neither a path nor several images, see `is_many`.
     """
     if isinstance(images, np.ndarray | Tensor) and not is_many(images):
@@ -104,24 +128,34 @@ def each_image(images: Any) -> Iterator[Any]:
             "four dimensions; give [image], or list(images)"
         )
     if isinstance(images, str | os.PathLike):
-        images = [images]
-    elif not is_many(images):
+        yield from _files(images) if is_many(images) else [images]
+        return
+    if not is_many(images):
         raise UserValueError(
             f"several images were expected, got {type(images).__name__}; give a list of images, a "
             "generator or a folder"
         )
     for entry in images:
-        if isinstance(entry, str | os.PathLike) and is_many(entry):
-            found = [path for path in list_images([os.fspath(entry)]) if not is_video(path)]
-            if not found:
-                raise UserValueError(f"{entry}: holds only videos; give each of them to track")
-            yield from found
+        is_path = isinstance(entry, str | os.PathLike) and not isinstance(entry, OneFile)
+        if is_path and _names_many(entry, brackets=False):
+            try:
+                yield from _files(entry)
+            except UserError as error:
+                yield error
         elif isinstance(entry, np.ndarray):
             yield entry.copy()
         elif isinstance(entry, Tensor):
             yield entry.clone()
         else:
             yield entry
+
+
+def _files(entry: str | os.PathLike[str]) -> list[Path]:
+    """Return the images of a folder or glob; raise `UserError` if there is none."""
+    found = [path for path in list_images([os.fspath(entry)]) if not is_video(path)]
+    if not found:
+        raise UserValueError(f"{entry}: holds only videos; give each of them to track")
+    return found
 
 
 def _refuse_address(path: str | os.PathLike[str]) -> None:

@@ -313,6 +313,11 @@ def file_name(image: Any) -> str | None:
     return os.fspath(image) if image and isinstance(image, str | os.PathLike) else None
 
 
+def numbered(number: int) -> str:
+    """Return the name of one of several images that were not read from files."""
+    return f"image_{number:06d}"
+
+
 def _unturned_pixels(image: Image.Image) -> np.ndarray:
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(image)
@@ -321,7 +326,9 @@ def _unturned_pixels(image: Image.Image) -> np.ndarray:
                 raise UserValueError(
                     "32-bit image with values outside 0-65535; save it as 8 or 16 bit"
                 )
-            values = values.astype(np.uint16)
+            # Grey values that Pillow has converted from 8 bits lie in 0-255.
+            is_8_bit = image.format != "PPM" and values.max() <= 255
+            values = values.astype(np.uint8 if is_8_bit else np.uint16)
         return rgb_of_array(values)
     if image.mode == "La":  # Pillow can convert it only to LA
         image = image.convert("LA")

@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+from frozenseg.data.notes import note
 from frozenseg.errors import UserValueError
 
 
@@ -31,6 +32,11 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
     if values.dtype == np.uint8:
         return values
     if values.dtype in (np.uint16, np.dtype(">u2")):
+        if 0 < values.max() <= 255:
+            note(
+                "an image of 16 bits with no value above 255 is nearly black; if these are values "
+                "of 8 bits, convert it to uint8"
+            )
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
     if np.issubdtype(values.dtype, np.floating):
         low, high = float(values.min()), float(values.max())

@@ -1,5 +1,6 @@
 """One result as COCO JSON: a panoptic document and an instance document."""
 
+import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ def coco_documents(
     image_id: the id of the image in both documents. panoptic_file: the name of the PNG of ids.
     """
     height, width = result.image.shape[:2]
+    image_id = operator.index(image_id)  # integers of numpy are none of JSON's types
     image = {
         "id": image_id,
         "file_name": Path(result.file_name or "image.png").name,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageShow
 
+from frozenseg.data.image_files import image_suffixes
 from frozenseg.data.results import png_bytes, write_panoptic_png
 from frozenseg.drawing.visualize import draw_segments
 from frozenseg.errors import UserError, UserValueError
@@ -45,7 +46,9 @@ class SegmentationResult:
     semantic: (H, W) class ids, -1 for pixels without a class.
     instances: masks, boxes, scores and names, see `frozenseg.structures`. No mask is empty.
     note: a warning that every drawing must show, e.g. that the weights are random; else None.
-    file_name: the file that the image was read from; None if it was not read from a file.
+    file_name: the file that the image was read from. A frame of a video, or an image of several
+        that was not read from a file, has a name with its number, e.g. "street_000001"; a single
+        image that was not read from a file has None.
     seconds: the time that the image took; in a batch or stream, the mean of the images so far.
 
     Example:
@@ -119,10 +122,10 @@ class SegmentationResult:
         NAME_panoptic.json and NAME_instances.json are COCO JSON, see `to_coco`. Existing files with
         these names are replaced, each one atomically.
 
-        name: NAME; None: the name of the image's file without its suffix, or "image".
+        name: NAME; None: `file_name` without its folder and suffix, or "image".
         """
         target = user_path(folder)
-        stem = Path(self.file_name or "image").stem if name is None else name
+        stem = self._stem if name is None else name
         picture = target / f"{stem}_drawn.png"
         with atomic_path(picture) as temporary:
             self.draw().save(temporary)
@@ -206,8 +209,14 @@ class SegmentationResult:
         The masks of instances are compressed RLE, as text. Category ids are class ids plus 1. The
         panoptic document names its PNG file, which `save` writes.
         """
-        stem = Path(self.file_name or "image").stem
-        return coco_documents(self, image_id, f"{stem}_panoptic.png")
+        return coco_documents(self, image_id, f"{self._stem}_panoptic.png")
+
+    @property
+    def _stem(self) -> str:
+        """The name of the image without its folder and suffix."""
+        path = Path(self.file_name or "image")
+        # The name of a frame has no suffix, but it may have a dot, as in "cam.2024_000001".
+        return path.stem if path.suffix.lower() in image_suffixes() else path.name
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result in the format of Transformers' `post_process_panoptic_segmentation`.

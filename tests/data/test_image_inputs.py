@@ -52,6 +52,7 @@ def test_bytes_and_files(folder: Path, photo: np.ndarray) -> None:
         ({"image": 1}, "got dict"),
         (Image.new("L", (0, 5)), r"has no pixels; its size is \(0, 5\)"),
         (torch.zeros(3, 8, 9, device="meta"), "must be dense and hold pixels"),
+        (torch.zeros(3, 8, 3), r"shape \(3, 8, 3\) may be \(3, H, W\) or \(H, W, 3\)"),
     ],
 )
 def test_what_is_no_image(image: object, message: str) -> None:
@@ -148,9 +149,34 @@ def test_what_is_no_list_is_neither_empty_nor_a_list_of_its_parts(folder: Path) 
 
 
 def test_a_folder_of_videos_alone_is_no_empty_list(folder: Path) -> None:
-    for images in (f"{folder}/*.mp4", [folder / "*.mp4"]):
-        with pytest.raises(UserError, match=r"mp4: holds only videos; give each of them to track"):
-            list(each_image(images))
+    message = r"mp4: holds only videos; give each of them to track"
+    with pytest.raises(UserError, match=message):
+        list(each_image(f"{folder}/*.mp4"))
+    (error,) = each_image([folder / "*.mp4"])
+    with pytest.raises(UserError, match=message):
+        to_array(error)
+
+
+def test_a_missing_file_with_brackets_is_no_other_file(folder: Path) -> None:
+    """Its name, read as a glob, would match `a.png`."""
+    missing = folder / "[abc].png"
+    for image in (missing, [str(missing)], [missing]):
+        (entry,) = each_image(image)
+        with pytest.raises(MissingFileError, match=r"\[abc\].png: no such file"):
+            to_array(entry)
+    assert not is_many(missing)
+    assert [Path(path).name for path in each_image(str(missing))] == ["a.png", "b.png"]
+
+
+def test_an_entry_without_images_costs_no_other(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    first, error, wrong, last = each_image(
+        [folder / "a.png", folder / "empty", f"{folder}/*.tif", folder / "b.png"]
+    )
+    assert (first, last) == (folder / "a.png", folder / "b.png")
+    for entry in (error, wrong):
+        with pytest.raises(UserError, match="empty|tif"):
+            to_array(entry)
 
 
 def test_a_generator_is_drawn_as_it_is_needed(photo: np.ndarray) -> None:

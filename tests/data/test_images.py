@@ -16,7 +16,8 @@ from PIL import Image
 from frozenseg.data import images
 from frozenseg.data.image_files import is_video, list_images
 from frozenseg.data.image_inputs import to_array
-from frozenseg.data.images import UnreachableFile, read_image
+from frozenseg.data.images import UnreachableFile, read_image, read_pil
+from frozenseg.data.notes import note
 from frozenseg.errors import MissingFileError, UserError
 
 
@@ -73,6 +74,24 @@ def test_16_bit_grey_is_scaled(tmp_path: Path, suffix: str) -> None:
     assert cv2.imwrite(str(path), values)  # another writer than the reader under test
     expected = np.rint(values / 257).astype(int)
     assert np.array_equal(read_image(path).astype(int), np.dstack([expected] * 3))
+
+
+def test_grey_values_of_32_bits_that_come_from_8_are_not_black(tmp_path: Path) -> None:
+    grey = np.arange(256, dtype=np.uint8)[None]
+    image = Image.fromarray(grey).convert("I")
+    for found in (read_pil(image), _saved(image, tmp_path / "a.tif")):
+        np.testing.assert_array_equal(found, np.dstack([grey] * 3))
+
+
+def test_a_nearly_black_image_of_16_bits_is_noted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its values may be those of 8 bits, but an image may also be dark."""
+    note.cache_clear()
+    for suffix in ("png", "pgm"):
+        assert cv2.imwrite(str(tmp_path / f"a.{suffix}"), np.full((3, 4), 200, np.uint16))
+        assert (read_image(tmp_path / f"a.{suffix}") == 1).all()
+    assert len(caplog.messages) == 1 and "if these are values of 8 bits" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

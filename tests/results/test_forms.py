@@ -205,7 +205,7 @@ def test_coco_documents_through_pycocotools(tmp_path: Path) -> None:
     coco = pytest.importorskip("pycocotools.coco", reason="pip install pycocotools")
     result = made()
     path = tmp_path / "instances.json"
-    path.write_text(json.dumps(result.to_coco(image_id=7)["instances"]))
+    path.write_text(json.dumps(result.to_coco(image_id=np.int64(7))["instances"]))
     data = coco.COCO(str(path))
     assert data.loadImgs(7)[0]["file_name"] == "street.jpg"
     found = data.loadAnns(data.getAnnIds(imgIds=[7]))
