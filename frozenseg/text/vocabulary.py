@@ -1,6 +1,7 @@
 """The vocabulary: classes with synonyms, and which of them are things (countable) or stuff."""
 
 import functools
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
@@ -272,6 +273,8 @@ def _warn_of_merged_classes(vocabulary: Vocabulary, remedy: str, source: object)
 
 
 def _flags(names: Sequence[tuple[str, ...]], things: Source) -> tuple[bool, ...]:
+    if isinstance(things, Iterable) and not isinstance(things, Sized | io.IOBase):
+        things = list(things)  # a generator; whether it is empty is only known now
     given = things.strip() if isinstance(things, str) else things
     if isinstance(given, Sized) and len(given) == 0:
         return tuple(False for _ in names)  # an empty list of things: no class is one

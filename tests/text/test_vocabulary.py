@@ -54,19 +54,27 @@ def test_without_things_cocos_stuff_decides() -> None:
     assert capitals.is_thing == (True, False, False, True, False, False, False)
 
 
-@pytest.mark.parametrize("things", ["truck; road", ["road", "car"], [["truck"], ["road"]]])
+@pytest.mark.parametrize(
+    "things",
+    ["truck; road", ["road", "car"], [["truck"], ["road"]], iter(["car", "road"])],
+)
 def test_things_are_named_by_any_of_their_names(things: object) -> None:
     assert Vocabulary.parse("car, truck; road; sky", things).is_thing == (True, True, False)
 
 
 def test_no_class_is_a_thing_when_said_expressly() -> None:
-    for nothing in ("", " ", [], ()):
+    for nothing in ("", " ", [], (), iter([]), (name for name in ""), {}.keys(), np.array([])):
         assert Vocabulary.parse("car; road", nothing).is_thing == (False, False)
 
 
 def test_a_thing_that_is_no_class() -> None:
     with pytest.raises(UserError, match="things: 'trucks' is not in the vocabulary; did you mean"):
         Vocabulary.parse("car, truck; road", "trucks")
+    with (
+        open(os.devnull) as file,
+        pytest.raises(UserError, match="things is .*: give names as"),
+    ):
+        Vocabulary.parse("car", file)
 
 
 def test_a_vocabulary_passes_through_and_takes_other_things() -> None:
