@@ -6,8 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so it runs without installation
 
-from frozenseg.commands import run  # noqa: E402
-from frozenseg.commands.demo import main  # noqa: E402
+from frozenseg.commands import run_module  # noqa: E402
 
 if __name__ == "__main__":
-    run(main)
+    run_module("demo")

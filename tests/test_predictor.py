@@ -302,6 +302,23 @@ def test_many_images_give_a_list_that_equals_single_calls(
     assert predictor([], WORDS) == []
 
 
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_a_generator_that_fails_ends_a_stream_after_the_results_of_its_images(
+    predictor: Predictor, count: int
+) -> None:
+    def images() -> Iterator[np.ndarray]:
+        for number in range(count):
+            yield np.full((50, 60, 3), number, np.uint8)
+        raise OSError("the disk is gone")
+
+    for still in (None, 0.0, 255.0):
+        seen = []
+        with pytest.raises(OSError, match="the disk is gone"):
+            for result in predictor.track(images(), WORDS, still=still):
+                seen.append(int(result.image[0, 0, 0]))
+        assert seen == list(range(count))
+
+
 def test_a_threshold_drops_what_is_below(predictor: Predictor) -> None:
     """The pipeline itself, of which benchmarks take their results, knows no such limit."""
     image = picture(60, 80)

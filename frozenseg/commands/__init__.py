@@ -246,7 +246,7 @@ def _modules() -> dict[str, str]:
 def run_module(name: str) -> None:
     """Run a command by its name.
 
-    A module that is started by `python -m` calls this, so that the objects that it sends to other
-    processes are found under the module's own name and not under `__main__`.
+    Its module is imported inside `run`, so that Ctrl-C ends the command properly during the import
+    too, which may take seconds.
     """
-    run(importlib.import_module(_modules()[name]).main)
+    run(lambda arguments: importlib.import_module(_modules()[name]).main(arguments))

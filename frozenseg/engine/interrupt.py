@@ -1,5 +1,6 @@
 """Graceful shutdown: on Ctrl-C, SIGTERM or SIGHUP, finish the current step and save the work."""
 
+import _thread
 import os
 import signal
 import threading
@@ -9,9 +10,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from frozenseg.errors import UserError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # In seconds. A terminal and a parent process may both deliver the same Ctrl-C.
 DUPLICATE_SIGNAL_WINDOW = 1.0
+SENT_AGAIN = 1.0  # seconds after which a signal that an import has ignored comes again
 
 
 class GracefulShutdown:
@@ -45,18 +49,55 @@ def ends_as_by_ctrl_c() -> Iterator[None]:
 
     Schedulers and `kill` send SIGTERM, and a closed terminal sends SIGHUP. With this exception,
     context managers and `finally` blocks clean up after these signals too.
+
+    Libraries ignore an exception in the middle of their imports, or make another one of it. A
+    signal during an import therefore comes again if the block goes on, and errors of the program
+    that follow a signal become KeyboardInterrupt.
     """
-    process = os.getpid()
+    process, arrived, comes_again = os.getpid(), False, False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == process:
-            raise KeyboardInterrupt
-        # This is a forked process, which its parent may end by SIGTERM.
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+        nonlocal arrived, comes_again
+        if os.getpid() != process and number != signal.SIGINT:
+            # This is a forked process, which its parent may end by SIGTERM.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        if comes_again:
+            return
+        arrived = True
+        if _is_importing(frame):
+            comes_again = True
+            # Not a `Timer`, whose locks the interrupted code may hold.
+            _thread.start_new_thread(send_again, (number,))
+        raise KeyboardInterrupt
 
-    with handled_by(handle, (signal.SIGTERM, signal.SIGHUP)):
-        yield
+    def send_again(number: int) -> None:
+        nonlocal comes_again
+        time.sleep(SENT_AGAIN)
+        if comes_again:
+            comes_again = False
+            os.kill(process, number)
+
+    # A shell that starts a command in the background has it ignore Ctrl-C.
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with handled_by(handle, SIGNALS if own else (signal.SIGTERM, signal.SIGHUP)):
+        try:
+            yield
+        except (UserError, OSError, MemoryError):  # not made of a KeyboardInterrupt
+            raise
+        except Exception as error:
+            if arrived:
+                raise KeyboardInterrupt from error
+            raise
+        finally:
+            comes_again = False
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextmanager

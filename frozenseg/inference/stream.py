@@ -4,6 +4,7 @@ Images of one padded size go through the model together. On a GPU, a thread comp
 one batch, on its own CUDA stream, while the model works on the next batch.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,7 +41,8 @@ def segment_stream(
 
     If an item has a `UserError` instead of a request, or if the model raises one for its image
     alone, the error is yielded instead of the results. Any other error ends the stream, after the
-    results of all images that were completed.
+    results of all images before the first one that was not completed. If the error is the source's,
+    these are all images that were read.
 
     items: sources of any kind, each with its request. text: the embeddings of `vocabulary`.
     batch_size: the most images of one padded size that the model processes at once.
@@ -60,23 +62,28 @@ def segment_stream(
             for (number, (source, _)), result in zip(group, future.result(), strict=True):
                 done[number] = source, result
 
+    def in_order() -> Iterator[tuple[Source, Result]]:
+        nonlocal expected
+        while expected in done:
+            yield done.pop(expected)
+            expected += 1
+
     with _Finisher(pipeline, vocabulary, overlap=overlap) as finisher:
         try:
             for group in _groups(pipeline, items, batch_size):
                 requests = [request for _, (_, request) in group]
                 waiting.append((group, finisher.finish(_start(pipeline, requests, text))))
                 collect(int(overlap))
-                while expected in done:
-                    yield done.pop(expected)
-                    expected += 1
+                yield from in_order()
         except GeneratorExit:
             raise
         except BaseException:
-            collect(0)
-            yield from (done[number] for number in sorted(done))
+            with contextlib.suppress(Exception):  # the first error is the one to raise
+                collect(0)
+            yield from in_order()
             raise
         collect(0)
-        yield from (done[number] for number in sorted(done))
+        yield from in_order()
 
 
 def _groups(

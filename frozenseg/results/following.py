@@ -99,11 +99,15 @@ class Still:
 
         results: the results of the frames from `moved`.
         """
-        for result in results:
+        try:
+            for result in results:
+                yield from self._reused()
+                self._waiting.popleft()
+                self._last = result
+                yield result
+        except Exception:  # of the frames: those before it have their results
             yield from self._reused()
-            self._waiting.popleft()
-            self._last = result
-            yield result
+            raise
         yield from self._reused()
 
     def _reused(self) -> Iterator[Outcome]:

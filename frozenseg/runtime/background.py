@@ -73,16 +73,21 @@ def map_ahead(
 ) -> Iterator[Result]:
     """Yield `function(item)` for all items in order; threads compute up to `depth` further results.
 
-    The items themselves are drawn in the caller's thread. If the function fails, its error is
-    raised in place of the result.
+    The items themselves are drawn in the caller's thread. If the function fails, or if drawing an
+    item fails, the error is raised in place of the result.
     """
     source = iter(items)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="map_ahead")
     waiting: deque[Future[Result]] = deque()
     try:
         while True:
-            for item in itertools.islice(source, max(1, depth) + 1 - len(waiting)):
-                waiting.append(pool.submit(function, item))
+            try:
+                for item in itertools.islice(source, max(1, depth) + 1 - len(waiting)):
+                    waiting.append(pool.submit(function, item))
+            except Exception as error:  # raised in its turn, after the results before it
+                source, failed = iter(()), Future[Result]()
+                failed.set_exception(error)
+                waiting.append(failed)
             if not waiting:
                 return
             yield waiting.popleft().result()
@@ -140,19 +145,23 @@ def bucketed(
     """Yield groups of at most `size` items that have the same key.
 
     An item whose key is None forms its own group. Any other item waits for partners until its group
-    is full or `window` further items have been drawn.
+    is full or `window` further items have been drawn. If drawing an item fails, the error is raised
+    after the groups of the items before it.
     """
     groups: dict[Any, tuple[int, list[Item]]] = {}  # by key, the oldest first
-    for number, item in enumerate(items):
-        if (name := key(item)) is None:
-            yield [item]
-        else:
-            _, group = groups.setdefault(name, (number, []))
-            group.append(item)
-            if len(group) == size:
-                del groups[name]
-                yield group
-        while groups and number - next(iter(groups.values()))[0] >= window:
-            yield groups.pop(next(iter(groups)))[1]
-    for _, group in groups.values():
-        yield group
+    try:
+        for number, item in enumerate(items):
+            if (name := key(item)) is None:
+                yield [item]
+            else:
+                _, group = groups.setdefault(name, (number, []))
+                group.append(item)
+                if len(group) == size:
+                    del groups[name]
+                    yield group
+            while groups and number - next(iter(groups.values()))[0] >= window:
+                yield groups.pop(next(iter(groups)))[1]
+    except Exception:
+        yield from (group for _, group in groups.values())
+        raise
+    yield from (group for _, group in groups.values())

@@ -7,7 +7,7 @@
 
 Scenes are written in chunks; the entry of a chunk in `.chunks` says that its files are complete. A
 run that was killed therefore continues where it stopped. world.json is written first, the other
-two JSON files at the end.
+two JSON files at the end. Pictures that are missing later are written again.
 """
 
 import multiprocessing
@@ -93,14 +93,20 @@ def export_split(
     if left_out:
         settings["unannotated"] = sorted(left_out)
     vocabulary = world_vocabulary(seen_only=SPLITS[split].seen_only, but=left_out)
+    missing = _missing(files, split, count)
     if _is_complete(files, settings):
-        progress(count)
+        progress(count - len(missing))
+        again = [partial(_export_again, files, split, vocabulary, seed, n) for n in missing]
+        _run(again, processes, progress)
         return files
     parts_folder = root / split / ".chunks"
     write_json(files.settings, settings)
     starts = range(0, count, CHUNK)
     parts = [parts_folder / f"{start:08d}.json" for start in starts]
-    ready = [part.is_file() for part in parts]
+    ready = [
+        part.is_file() and not any(start <= n < start + CHUNK for n in missing)
+        for start, part in zip(starts, parts, strict=True)
+    ]
     progress(
         sum(min(CHUNK, count - s) for s, is_ready in zip(starts, ready, strict=True) if is_ready)
     )
@@ -116,7 +122,7 @@ def export_split(
 
 
 def _is_complete(files: WorldFiles, settings: dict[str, Any]) -> bool:
-    """Whether all files are written; raises `UserError` if the folder holds another world."""
+    """Whether all JSON files are written; raises `UserError` if the folder holds another world."""
     if not files.settings.is_file():
         return False
     earlier = read_json(files.settings)
@@ -126,6 +132,14 @@ def _is_complete(files: WorldFiles, settings: dict[str, Any]) -> bool:
             "choose another --output, or remove the folder"
         )
     return files.annotations.is_file() and files.instances.is_file()
+
+
+def _missing(files: WorldFiles, split: str, count: int) -> list[int]:
+    """Return the numbers of the scenes of which a picture is missing."""
+    pictures = ((files.images, ".jpg"), (files.labels, ".png"), (files.semantic_labels, ".png"))
+    stems = [{path.stem for path in folder.glob(f"*{ending}")} for folder, ending in pictures]
+    whole = set.intersection(*stems)
+    return [n for n in range(count) if SPLITS[split].stem(n) not in whole]
 
 
 def _run(work: Sequence[Callable[[], int]], processes: int, progress: Progress) -> None:
@@ -162,22 +176,28 @@ def _export_chunk(
 
     vocabulary: the classes that are annotated.
     """
-    way = SPLITS[split]
-    entries = []
-    for index in range(first, min(first + CHUNK, count)):
-        scene, stem = way.scene(seed, index), way.stem(index)
-        entries.append(_export_scene(files, scene, vocabulary, index + 1, stem))
-    write_json(part, entries)
-    return len(entries)
+    numbers = range(first, min(first + CHUNK, count))
+    write_json(part, [_export_scene(files, split, vocabulary, seed, n) for n in numbers])
+    return len(numbers)
+
+
+def _export_again(
+    files: WorldFiles, split: str, vocabulary: Vocabulary, seed: int, index: int
+) -> int:
+    """Write the pictures of a scene whose annotations are written; return 1, as for a chunk."""
+    _export_scene(files, split, vocabulary, seed, index)
+    return 1
 
 
 def _export_scene(
-    files: WorldFiles, scene: Scene, vocabulary: Vocabulary, image_id: int, stem: str
+    files: WorldFiles, split: str, vocabulary: Vocabulary, seed: int, index: int
 ) -> dict[str, Any]:
-    """Write one scene and return its entries in the JSON files.
+    """Write the pictures of one scene and return its entries in the JSON files.
 
-    stem: the name of its files without extension.
+    index: the number of the scene.
     """
+    way, image_id = SPLITS[split], index + 1
+    scene, stem = way.scene(seed, index), way.stem(index)
     category_ids, class_ids = _ids_of_names(vocabulary)
     present = set(np.unique(scene.ids).tolist())  # a frame need not show all regions of its clip
     annotated = [r for r in scene.regions if r.name in class_ids and r.id in present]

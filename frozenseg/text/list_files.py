@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from frozenseg.errors import MissingFileError, UserError, UserValueError
-from frozenseg.text.names import clean, shown, spelling
+from frozenseg.text.names import clean, shown, spelling, warn_once
 from frozenseg.text.parsing import Row, names_of, ordered, rows_of
 
 MAX_FILE_SIZE = 16 * 2**20  # bytes; the field's longest list has 100,000 bytes
@@ -19,10 +20,12 @@ COUNTED = re.compile(r"\d{1,9}[\s,]+\S")
 SECTIONS = {"things": True, "stuff": False}
 # The spelling of entry 0 in the field's lists, which is not a class.
 PLACEHOLDER = "invalid class id"
-NAME_COLUMNS = frozenset(("class", "name", "names", "class name", "category", "label"))
-NUMBER_COLUMNS = frozenset(("id", "idx", "index"))
-HEADINGS = NAME_COLUMNS | NUMBER_COLUMNS
+# Titles of columns in groups: a title counts where no title of an earlier group is in the table.
+NAME_COLUMNS = (("name",), ("class name", "names"), ("class", "category", "label"))
+NUMBER_COLUMNS = (("id",), ("idx", "index"))
+HEADINGS = frozenset(itertools.chain(*NAME_COLUMNS, *NUMBER_COLUMNS))
 THING_COLUMNS = frozenset(("isthing", "is thing", "thing"))
+NUMBER = re.compile(r"[0-9]{1,9}")
 THING_VALUES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -97,14 +100,72 @@ def _rows_of_table(text: str, what: str) -> list[Row]:
     heading = [spelling(cell) for cell in table[0][1]]
     if HEADINGS.isdisjoint(heading):
         numbered = all(cells[0].isdigit() for _, cells in table)
-        heading = [*(["id"] if numbered else []), "name", *["synonyms"] * 100]
-    elif not (columns := [title for title in heading if title in NAME_COLUMNS]):
-        raise UserValueError(f"{what}, line 1: the table has no column `name`; add it")
+        longest = max(len(cells) for _, cells in table)
+        heading = [*(["id"] if numbered else []), "name", *["synonyms"] * longest]
     else:
-        heading[heading.index(columns[0])] = "name"
-        table = table[1:]
+        line, titles = table.pop(0)
+        heading = _known_titles(heading, [cells for _, cells in table], f"{what}, line {line}")
+        if table and sum(map(bool, titles)) == 1 and "name" not in map(spelling, titles):
+            (title,) = filter(None, titles)
+            warn_once(
+                f"{what}, line {line}: {shown(title)} is read as the heading of the table; if it "
+                "is a class, write a line `name` above it"
+            )
     rows = [_row_of_cells(heading, cells, f"line {line}", what) for line, cells in table]
     return ordered(rows, what)
+
+
+def _known_titles(heading: list[str], rows: list[list[str]], place: str) -> list[str]:
+    """Return the titles of the columns that are read: `name`, `id`, `synonyms` and `isthing`.
+
+    Other columns get the title "". If several columns could be the name, those of numbers are not;
+    one of them is the id if no column is called so. Raises `UserError` if several remain.
+
+    heading: the spellings of the titles. rows: the cells of the other lines.
+    """
+    columns = [[cells[i] for cells in rows if i < len(cells)] for i in range(len(heading))]
+    known = set(itertools.chain(*NAME_COLUMNS))
+    names = [i for i, title in enumerate(heading) if title in known]
+    numbers = [i for i in names if all(map(NUMBER.fullmatch, columns[i]))]
+    if len(numbers) == len(names):  # names may be numbers too
+        numbers = []
+    rest = ["" if i in numbers else title for i, title in enumerate(heading)]
+    name = _column(rest, NAME_COLUMNS, "name", place)
+    if name is None:
+        raise UserValueError(f"{place}: the table has no column `name`; add it")
+    number = _column(rest, NUMBER_COLUMNS, "id", place)
+    if number is None and len(numbers) == 1:
+        (count,) = numbers
+        if len(set(map(int, columns[count]))) == len(rows):  # otherwise, e.g. a group of classes
+            number = count
+    titles = [
+        "isthing" if title in THING_COLUMNS else title if title == "synonyms" else ""
+        for title in heading
+    ]
+    titles[name] = "name"
+    if number is not None:
+        titles[number] = "id"
+    return titles
+
+
+def _column(
+    heading: list[str], groups: tuple[tuple[str, ...], ...], role: str, place: str
+) -> int | None:
+    """Return the column whose title is in the first of the groups that has one; None if none has.
+
+    Raises `UserError` if the group has several.
+    """
+    for group in groups:
+        found = [i for i, title in enumerate(heading) if title in group]
+        if len(found) > 1:
+            one, other = (heading[i] for i in found[:2])
+            raise UserValueError(
+                f"{place}: the columns {shown(one)} and {shown(other)} could both be the {role}; "
+                "leave one out"
+            )
+        if found:
+            return found[0]
+    return None
 
 
 def _row_of_cells(heading: list[str], cells: list[str], place: str, what: str) -> Row:
@@ -114,16 +175,21 @@ def _row_of_cells(heading: list[str], cells: list[str], place: str, what: str) -
     name.
     """
     names, number, is_thing = [""], None, None
+    if any(cells[len(heading) :]):
+        raise UserValueError(
+            f"{what}, {place}: has more cells than the heading; put what has a comma in double "
+            "quotes, or title all columns"
+        )
     for title, cell in zip(heading, cells, strict=False):
         if title == "name":
             names[0] = clean(cell, f"{what}, {place}")
         elif title == "synonyms" and cell:
             names += names_of(cell, f"{what}, {place}")
-        elif title in NUMBER_COLUMNS and cell:
-            if not re.fullmatch(r"[0-9]{1,9}", cell):
+        elif title == "id" and cell:
+            if not NUMBER.fullmatch(cell):
                 raise UserValueError(f"{what}, {place}: id is {shown(cell)}; give a whole number")
             number = int(cell)
-        elif title in THING_COLUMNS and cell:
+        elif title == "isthing" and cell:
             is_thing = THING_VALUES.get(spelling(cell))
             if is_thing is None:
                 raise UserValueError(f"{what}, {place}: isthing is {shown(cell)}; give 0 or 1")

@@ -1,7 +1,7 @@
 """The vocabulary: classes with synonyms, and which of them are things (countable) or stuff."""
 
 import functools
-import logging
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
@@ -11,10 +11,16 @@ from pathlib import Path
 
 from frozenseg.errors import UserError, UserValueError, nearest
 from frozenseg.text.list_files import rows_of_content, rows_of_file
-from frozenseg.text.names import clean, refuse_repeated, repeated, shown, singular, spelling
+from frozenseg.text.names import (
+    clean,
+    refuse_repeated,
+    repeated,
+    shown,
+    singular,
+    spelling,
+    warn_once,
+)
 from frozenseg.text.parsing import Row, rows_of
-
-logger = logging.getLogger(__name__)
 
 SHOWN_NAMES = 5  # the number of names of a vocabulary that a log line shows
 # Separators of classes in other programs. Here they are part of a name, so that a list which uses
@@ -214,7 +220,7 @@ class Vocabulary:
             parts = [part for part in split if part.strip()] or [name]
             groups.append(tuple(clean(part, place) for part in parts))
         if not synonyms and (commas := [name for (name,) in groups if "," in name]):
-            _warn_once(
+            warn_once(
                 f"{source}: {len(commas)} names have commas and are read as one name each, e.g. "
                 f"{shown(commas[0])}; give a class list of your own to have synonyms"
             )
@@ -226,7 +232,7 @@ class Vocabulary:
         if not may_repeat:
             refuse_repeated(names, [row.place for row in rows], source, REPEATED_REMEDY)
         elif again := repeated(names):
-            _warn_once(
+            warn_once(
                 f"{source}: {len(again)} names are in more than one class, "
                 f"e.g. {shown(again[0][2])}; results use the first of these classes"
             )
@@ -256,23 +262,19 @@ def _warn_of_merged_classes(vocabulary: Vocabulary, remedy: str, source: object)
     odd = [name for name in names if any(sign in name for sign in signs)]
     written = isinstance(source, str | os.PathLike)
     if alone and written and len(names) > 1:
-        _warn_once(
+        warn_once(
             f"1 class with {len(names)} names: {' = '.join(names[:6])}"
             f"{' = ...' if len(names) > 6 else ''}; {remedy}"
         )
     elif alone and isinstance(source, str) and "\n" in source.strip():
-        _warn_once(f"1 class: {shown(names[0], 60)}; {remedy}, not by lines")
+        warn_once(f"1 class: {shown(names[0], 60)}; {remedy}, not by lines")
     elif odd:
-        _warn_once(f"{shown(odd[0], 60)} is read as one name; {remedy}")
-
-
-@functools.lru_cache(maxsize=1024)
-def _warn_once(line: str) -> None:
-    """Log a warning only once, even in a loop over images."""
-    logger.warning("%s", line)
+        warn_once(f"{shown(odd[0], 60)} is read as one name; {remedy}")
 
 
 def _flags(names: Sequence[tuple[str, ...]], things: Source) -> tuple[bool, ...]:
+    if isinstance(things, Iterable) and not isinstance(things, Sized | io.IOBase):
+        things = list(things)  # a generator; whether it is empty is only known now
     given = things.strip() if isinstance(things, str) else things
     if isinstance(given, Sized) and len(given) == 0:
         return tuple(False for _ in names)  # an empty list of things: no class is one

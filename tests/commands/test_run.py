@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -156,6 +157,26 @@ def test_the_package_is_a_program(tmp_path: Path) -> None:
         2,
         f"error: {tmp_path / 'gone.json'}: no such file\n",
     )
+
+
+@pytest.mark.parametrize("program", [["-m", "frozenseg", "demo"], ["demo/demo.py"]])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_in_the_first_seconds(
+    program: list[str], number: signal.Signals, tmp_path: Path
+) -> None:
+    """While the modules of the command are imported: here tqdm, which the demo imports at its
+    top."""
+    stop = f"import os\nos.kill(os.getpid(), {number:d})\ndef __getattr__(name): return None\n"
+    (tmp_path / "tqdm.py").write_text(stop)
+    paths = os.pathsep.join((str(tmp_path), str(REPOSITORY)))
+    found = subprocess.run(
+        [sys.executable, *program, "--output", str(tmp_path / "out")],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert (found.returncode, found.stderr) == (130, "interrupted\n")
 
 
 @pytest.mark.parametrize(

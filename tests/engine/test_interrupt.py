@@ -1,7 +1,10 @@
 """Signals: what a terminal, a scheduler and a killed parent do to a run, and what is kept."""
 
+import contextlib
+import importlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from frozenseg.engine.interrupt import GracefulShutdown, ends_as_by_ctrl_c
+from frozenseg.errors import UserError
 from tests.engine.test_trainer import start
 from tests.engine.tiny import TinyRun
 
@@ -22,6 +26,33 @@ def test_a_command_ends_as_by_ctrl_c(number: signal.Signals) -> None:
         signal.raise_signal(number)
         time.sleep(1)
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after", ["", "raise ImportError"])
+def test_what_an_import_makes_of_ctrl_c_is_still_ctrl_c(
+    number: signal.Signals, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module ignores the exception, as some of NumPy's and PyTorch's do, or fails of it."""
+    code = f"import signal\ntry:\n    signal.raise_signal({number:d})\nexcept:\n    pass\n{after}"
+    (tmp_path / "odd_module.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_module", raising=False)
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), ends_as_by_ctrl_c():
+        importlib.import_module("odd_module")
+        time.sleep(60)
+        pytest.fail("the signal is lost")
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("error", [UserError, OSError, MemoryError])
+def test_errors_of_the_machine_and_the_user_are_told_after_ctrl_c(error: type[Exception]) -> None:
+    """E.g. a full disk, where a command has taken Ctrl-C for the end of a camera."""
+    with pytest.raises(error), ends_as_by_ctrl_c():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        raise error
 
 
 def test_nohup_is_respected() -> None:

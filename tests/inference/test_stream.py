@@ -99,6 +99,33 @@ def test_finished_results_are_given_before_an_error_ends_the_stream(
     assert seen == [(0, 0), (1, 1)]
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("broken", [None, 2, 4])
+def test_an_error_comes_after_the_images_before_it_and_no_other(
+    overlap: bool, broken: int | None
+) -> None:
+    """Images that wait for partners are completed if the source fails. If the model fails (image
+    `broken`), no result of an image behind takes the place of one that is missing."""
+
+    class BreakingPipeline(RecordingPipeline):
+        def finish(self, output: ModelOutput, vocabulary: None) -> list:
+            if broken in (request.image_id for request in output.requests):
+                raise OSError
+            return super().finish(output, vocabulary)
+
+    def items():  # noqa: ANN202
+        yield from (entry(0), entry(1, 70), entry(2), entry(3, 70), entry(4), entry(5, 100))
+        raise OSError
+
+    seen = []
+    with pytest.raises(OSError):
+        for result in segment_stream(
+            BreakingPipeline(), items(), None, None, batch_size=2, overlap=overlap
+        ):
+            seen += told([result])
+    assert seen == [(n, n) for n in range({None: 6, 2: 0, 4: 4}[broken])]
+
+
 def test_no_more_images_are_drawn_than_wait_for_partners() -> None:
     drawn = []
 

@@ -125,6 +125,22 @@ def test_results_of_several_threads_keep_the_order_of_the_items() -> None:
     assert seen == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("count", range(6))
+def test_what_was_drawn_before_an_error_of_the_source_comes_first(count: int) -> None:
+    def items() -> Iterator[int]:
+        yield from range(count)
+        raise ZeroDivisionError
+
+    seen, groups = [], []
+    with pytest.raises(ZeroDivisionError):
+        for number in map_ahead(lambda number: number, items(), workers=2, depth=3):
+            seen.append(number)
+    with pytest.raises(ZeroDivisionError):
+        for group in bucketed(items(), 2, lambda number: number % 2, 9):
+            groups += group
+    assert seen == list(range(count)) and sorted(groups) == seen
+
+
 def test_the_newest_of_a_source_that_does_not_wait() -> None:
     gate, drawn, end = threading.Event(), threading.Event(), threading.Event()
 

@@ -189,6 +189,22 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert contents(stopped / "val") == contents(whole.annotations.parent)
 
 
+def test_pictures_that_are_missing_are_made_again(tmp_path: Path) -> None:
+    """And no other file is written."""
+    files = export(tmp_path, "val", count=3)
+    before = contents(tmp_path)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    lost = [files.images / "00000002.jpg", files.labels / "00000001.png"]
+    lost.append(files.semantic_labels / "00000001.png")
+    for path in lost:
+        path.unlink()
+    reported: list[int] = []
+    export_split(tmp_path, "val", count=3, seed=0, processes=1, progress=reported.append)
+    assert reported == [1, 1, 1] and contents(tmp_path) == before
+    kept = [path for path, stamp in stamps.items() if path.stat().st_mtime_ns == stamp]
+    assert files.annotations in kept and files.images / "00000003.jpg" in kept
+
+
 @pytest.mark.slow
 def test_the_files_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     count = CHUNK + 5

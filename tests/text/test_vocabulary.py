@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frozenseg.errors import UserError
-from frozenseg.text import vocabulary as vocabulary_module
-from frozenseg.text.names import JOINERS, MAX_NAME_LENGTH, clean, spelling
+from frozenseg.text.names import JOINERS, MAX_NAME_LENGTH, clean, spelling, warn_once
 from frozenseg.text.vocabulary import Vocabulary, is_known_stuff
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=300)
@@ -55,19 +54,27 @@ def test_without_things_cocos_stuff_decides() -> None:
     assert capitals.is_thing == (True, False, False, True, False, False, False)
 
 
-@pytest.mark.parametrize("things", ["truck; road", ["road", "car"], [["truck"], ["road"]]])
+@pytest.mark.parametrize(
+    "things",
+    ["truck; road", ["road", "car"], [["truck"], ["road"]], iter(["car", "road"])],
+)
 def test_things_are_named_by_any_of_their_names(things: object) -> None:
     assert Vocabulary.parse("car, truck; road; sky", things).is_thing == (True, True, False)
 
 
 def test_no_class_is_a_thing_when_said_expressly() -> None:
-    for nothing in ("", " ", [], ()):
+    for nothing in ("", " ", [], (), iter([]), (name for name in ""), {}.keys(), np.array([])):
         assert Vocabulary.parse("car; road", nothing).is_thing == (False, False)
 
 
 def test_a_thing_that_is_no_class() -> None:
     with pytest.raises(UserError, match="things: 'trucks' is not in the vocabulary; did you mean"):
         Vocabulary.parse("car, truck; road", "trucks")
+    with (
+        open(os.devnull) as file,
+        pytest.raises(UserError, match="things is .*: give names as"),
+    ):
+        Vocabulary.parse("car", file)
 
 
 def test_a_vocabulary_passes_through_and_takes_other_things() -> None:
@@ -154,7 +161,7 @@ def test_what_is_shown_is_what_was_written_but_for_what_nobody_sees() -> None:
 def test_several_classes_that_have_become_one_are_told_once(
     source: object, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    vocabulary_module._warn_once.cache_clear()
+    warn_once.cache_clear()
     for _ in range(2):
         assert len(Vocabulary.parse(source)) == 1
     assert len(caplog.messages) == 1 and line in caplog.messages[0]
@@ -166,7 +173,7 @@ def test_several_classes_that_have_become_one_are_told_once(
 def test_what_is_clear_is_not_commented_on(
     source: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    vocabulary_module._warn_once.cache_clear()
+    warn_once.cache_clear()
     Vocabulary.parse(source)
     assert caplog.messages == []
 
@@ -270,6 +277,12 @@ def test_a_flag_for_each_class() -> None:
         ("1,car,truck\n0,sky\n", [("sky",), ("car", "truck")], [False, True]),
         ('"car, red",auto\nsky\n\n', [("car, red", "auto"), ("sky",)], [True, False]),
         ("name\r\ncar\r\n", [("car",)], [True]),
+        ("class,class_name\n1,sky\n0,car\n", [("car",), ("sky",)], [True, False]),
+        ("label,class\n0,car\n1,sky\n", [("car",), ("sky",)], [True, False]),
+        ("category,name,label\n1,car,truck\n1,sky,air\n", [("car",), ("sky",)], [True, False]),
+        ("class,label\nb,5\na,3\n", [("a",), ("b",)], [True, True]),
+        ("index,id,name\n0,9,sky\n1,2,car\n", [("car",), ("sky",)], [True, False]),
+        ("label,name\n2,1\n1,0\n", [("1",), ("0",)], [True, True]),
     ],
 )
 def test_tables(
@@ -284,6 +297,30 @@ def test_a_table_of_tabs(tmp_path: Path) -> None:
     assert vocabulary.names == (("car",), ("road",))
 
 
+def test_a_table_without_heading_has_any_number_of_synonyms(tmp_path: Path) -> None:
+    names = tuple(f"synonym {number}" for number in range(150))
+    path = write(tmp_path, f"{','.join(names)}\ncar\n", "words.csv")
+    assert Vocabulary.from_file(path).names == (names, ("car",))
+
+
+@pytest.mark.parametrize(("title", "count"), [("label", 1), ("Class", 1), ("name", 0)])
+def test_a_lone_title_that_may_be_a_class_is_said_once(
+    tmp_path: Path, title: str, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The documented title `name` is not commented on, so that a user can silence the warning."""
+    path = write(tmp_path, f"{title}\nbottle\ncup\n", "words.csv")
+    for _ in range(2):
+        assert Vocabulary.from_file(path).labels == ["bottle", "cup"]
+    assert len(caplog.messages) == count
+    assert all(
+        f"line 1: '{title}' is read as the heading of the table; if it is a class, write a line"
+        in line
+        for line in caplog.messages
+    )
+    path = write(tmp_path, f"name\n{title}\ncup\n", "words.csv")
+    assert Vocabulary.from_file(path).labels == [title, "cup"]
+
+
 def test_what_is_quoted_is_one_name() -> None:
     groups = Vocabulary.parse('"a; b", c; d').names
     assert groups == (("a; b", "c"), ("d",))
@@ -296,6 +333,13 @@ def test_what_is_quoted_is_one_name() -> None:
     ("text", "message"),
     [
         ("id,area\n1,2\n", "line 1: the table has no column `name`"),
+        (
+            "category,label\nvehicle,car\nanimal,dog\n",
+            "line 1: the columns 'category' and 'label' could both be the name; leave one out",
+        ),
+        ("name,isthing,name\ncar,1,auto\n", "columns 'name' and 'name' could both be the name"),
+        ("idx,index,name\n1,2,car\n", "columns 'idx' and 'index' could both be the id"),
+        ("id,name\n1,car, red\n", "line 2: has more cells than the heading; put what has a comma"),
         ("id,name\nx,car\n", "line 2: id is 'x'"),
         ("id,name\n1,\n", "line 2 is blank"),
         ("name,isthing\ncar,maybe\n", "line 2: isthing is 'maybe'"),
