@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from frozenseg.commands.made_again import forget_lost
 from frozenseg.commands.missing_pictures import draw_missing
 from frozenseg.commands.result_names import Input, is_film, named_inputs
 from frozenseg.commands.segment_video import (
@@ -83,7 +84,8 @@ def segment_files(
     `output/predictions` gets panoptic/NAME.png for an image, panoptic/NAME/000001.png ... for a
     video, and the prediction lines and JSON files of all inputs (`frozenseg.data.results`), even if
     an error or the user ends the run early. Images are read, and results are drawn and written,
-    while the model works. Inputs that the prediction lines already contain are skipped.
+    while the model works. Inputs that the prediction lines already contain are skipped, except for
+    those whose label maps are missing.
 
     threshold: lowest score of the regions and objects to keep.
     pictures: whether to make NAME.png and NAME.mp4, which takes longer than all other files.
@@ -94,6 +96,7 @@ def segment_files(
     """
     run = _Run(segmenter, output, vocabulary, lines, threshold, pictures, tell, video)
     inputs = [entry for entry in named_inputs(paths, output, lines) if lines.part.has(entry.source)]
+    again = forget_lost(inputs, output, lines)
     done = [entry for entry in inputs if entry.source in lines.done]
     waiting = [entry for entry in inputs if entry.source not in lines.done]
     for entry in inputs:
@@ -121,7 +124,7 @@ def segment_files(
     except BaseException:
         run.rescue()
         raise
-    if len(waiting) > len(run.failures) or not waiting:
+    if again or len(waiting) > len(run.failures) or not waiting:
         run.finish(anything_new=bool(waiting))
     drawn = run.draw_missing(done) if pictures else 0
     failures, losses = _in_order(run.failures), _in_order(run.losses)
@@ -137,7 +140,8 @@ def _remove_half_written(inputs: list[Input], output: Path, alone: bool) -> None
         remove_temporaries(folder, "*.png", alone=alone)
     for name in names:
         remove_temporaries(output / name, "*.mp4", alone=alone)
-    remove_temporaries(output / FOLDER, "*.json", alone=alone)
+    for ending in ("json", "jsonl"):
+        remove_temporaries(output / FOLDER, f"*.{ending}", alone=alone)
 
 
 def _in_order(lines: list[tuple[int, str]]) -> list[str]:
@@ -218,7 +222,7 @@ class _Run:
                 ", ".join(map(str, missing)),
                 self.lines.part.total,
             )
-        elif anything_new or not all(path.exists() for path in standard_files(folder)):
+        elif anything_new or not all(map(Path.exists, standard_files(folder, self.lines.tracked))):
             write_standard_files(folder)
 
     def rescue(self) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from frozenseg.data.coco_records import instance_records, segment_record
 from frozenseg.errors import UserError, WriteError
-from frozenseg.files import json_text, writing
+from frozenseg.files import atomic_path, json_text, writing
 from frozenseg.structures import InstanceResult, PanopticResult
 
 FORMAT = 1
@@ -107,6 +107,8 @@ class PredictionLines:
         self.continued = bool(line_files(folder))  # False: the folder has no lines of earlier runs
         self.done: dict[str, str] = {}  # inputs, and the names of their results without suffixes
         self.losses: dict[str, str] = {}  # incompletely read inputs, and what was lost
+        self.frames: dict[str, int] = {}  # the videos in `done`, and how many frames each has
+        self.tracked = False  # whether there is a tracked video
         self.begun: Begun | None = None
         self.ended = False
         self._claimed: dict[str, str] = {}  # inputs of this part, and the names of their results
@@ -194,6 +196,26 @@ class PredictionLines:
         self._file.truncate(self._kept_end)
         self.begun = self._video = None
 
+    def forget(self, sources: set[str]) -> None:
+        """Remove the lines of inputs that are to be made again."""
+        self._file.close()
+        with (
+            atomic_path(self.path) as temporary,
+            open(self.path, "rb") as before,
+            open(temporary, "wb") as after,
+        ):
+            for entry, size in _entries(self.path):
+                line = before.read(size)
+                if entry.get("input") not in sources:
+                    after.write(line)
+        for source in sources:
+            for found in (self.done, self.losses, self.frames):
+                found.pop(source, None)
+        self.begun = self._video = None
+        self._kept_end = self._read()
+        with writing(self.path):
+            self._file = open(self.path, "ab", buffering=0)
+
     def claim(self, names: dict[str, str]) -> None:
         """Tell the other parts which names the results of the inputs will have.
 
@@ -254,6 +276,7 @@ class PredictionLines:
         for entry, size in _entries(self.path):
             begin, position = position, position + size
             self.ended = "end" in entry
+            self.tracked |= "tracks" in entry
             self._claimed.update(entry.get("names", {}))
             if "image" in entry:
                 png = entry["panoptic"]["file_name"]
@@ -267,6 +290,7 @@ class PredictionLines:
                 self.begun = Begun(source, name, frames, tracker, self._video)
             elif "frames" in entry:
                 self.done[entry["input"]] = png.rpartition("/")[0]
+                self.frames[entry["input"]] = entry["frames"]
                 if loss := entry.get("loss"):
                     self.losses[entry["input"]] = loss
                 self.begun = self._video = None

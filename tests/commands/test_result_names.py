@@ -341,6 +341,38 @@ def test_pictures_that_a_run_left_out_are_drawn_later(
     assert f"incomplete: {folder / '0.jpg'}: its picture cannot be drawn" in capsys.readouterr().err
 
 
+def test_results_that_are_gone_are_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    for number in range(3):
+        photo(folder / f"{number}.jpg", number)
+    film(folder / "clip.mov")
+    predictions = output / "predictions"
+    assert demo(folder, output=output) is None
+    whole, listed = files(output), annotations(output)
+    (predictions / "panoptic" / "1.png").unlink()
+    (predictions / "panoptic" / "clip" / "000002.png").unlink()
+    assert demo(folder, output=output) is None
+    assert "2 of 4 in" in capsys.readouterr().out.splitlines()[-2]
+    assert "2 inputs are made again: their label maps are missing" in caplog.text
+    assert files(output).keys() == whole.keys() and annotations(output) == listed
+    assert is_of(output, "1.png", folder / "1.jpg")
+
+    (predictions / "youtube_vis.json").unlink()
+    assert demo(folder, output=output) is None
+    assert (predictions / "youtube_vis.json").exists()
+
+    (predictions / "panoptic" / "1.png").unlink()
+    (folder / "1.jpg").write_text("no image")
+    for _ in range(2):
+        assert demo(folder, output=output) == 1
+        assert "1.jpg" not in annotations(output) and len(annotations(output)) == len(listed) - 1
+    photo(folder / "1.jpg", 1)
+    assert demo(folder, output=output) is None
+    assert files(output).keys() == whole.keys() and annotations(output) == listed
+
+
 def test_names_that_are_no_text_in_utf_8(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     folder, output = tmp_path / os.fsdecode(b"in\xfe"), tmp_path / "out"
