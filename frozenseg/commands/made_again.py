@@ -3,7 +3,10 @@
 import logging
 from pathlib import Path
 
+from tqdm import tqdm
+
 from frozenseg.commands.result_names import Input, is_film
+from frozenseg.data.file_states import has_changed
 from frozenseg.data.prediction_lines import PredictionLines
 from frozenseg.data.results import frame_maps, panoptic_path
 from frozenseg.files import writing
@@ -11,21 +14,33 @@ from frozenseg.files import writing
 logger = logging.getLogger(__name__)
 
 
-def forget_lost(inputs: list[Input], output: Path, lines: PredictionLines) -> bool:
-    """Remove what is left of results whose label maps are missing; tell whether there were any.
+def forget_outdated(inputs: list[Input], output: Path, lines: PredictionLines) -> bool:
+    """Remove results whose label maps are missing or whose files have changed; tell whether any.
 
     Their inputs are then no longer done. A warning says how many they are.
     """
     done = [entry for entry in inputs if entry.source in lines.done]
     lost = [entry for entry in done if not _has_label_maps(entry, output, lines)]
-    if not lost:
-        return False
-    logger.warning("%d inputs are made again: their label maps are missing", len(lost))
-    for entry in lost:
+    # Where a folder was copied, all files have new times, and reading them takes a while.
+    bar = tqdm(done, unit=" files compared", delay=2, disable=None)
+    changed = [entry for entry in bar if _has_changed(entry, lines)]
+    for entries, reason in (
+        (lost, "their label maps are missing"),
+        (changed, "their files have changed since they were done"),
+    ):
+        if entries:
+            logger.warning("%d inputs are made again: %s", len(entries), reason)
+    for entry in (again := [*lost, *changed]):
         _remove_results(entry, output)
-    # Last, so that a run that is killed before leaves lines that lack label maps, as it found them.
-    lines.forget({entry.source for entry in lost})
-    return True
+    if again:
+        # Last, so that a run that is killed before leaves lines whose label maps are missing.
+        lines.forget({entry.source for entry in again})
+    return bool(again)
+
+
+def _has_changed(entry: Input, lines: PredictionLines) -> bool:
+    state = lines.files.get(entry.source)
+    return state is not None and has_changed(Path(entry.path), state)
 
 
 def _has_label_maps(entry: Input, output: Path, lines: PredictionLines) -> bool:
