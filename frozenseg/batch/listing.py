@@ -33,18 +33,18 @@ def list_items(inputs: list[str], leave_out: Path | None = None) -> Iterator[Ite
     """
     seen: set[str] = set()
     for entry in inputs:
-        for path, size in _files(entry, leave_out):
+        for path, size, time in _files(entry, leave_out):
             if path in seen:
                 continue
             seen.add(path)
             if not _has_text_name(path):
                 continue
             if path.lower().endswith(".tar"):
-                yield from _members(path)
+                yield from _members(path, time)
             elif is_video(Path(path)):
                 note(f"{path}: is a video and is left out; frozenseg demo segments videos")
             else:
-                yield Item(path, size=size)
+                yield Item(path, size=size, mtime_ns=time)
 
 
 def _has_text_name(path: str) -> bool:
@@ -57,8 +57,8 @@ def _has_text_name(path: str) -> bool:
     return True
 
 
-def _files(entry: str, leave_out: Path | None) -> Iterator[tuple[str, int]]:
-    """Yield the absolute paths or the URLs of files, and their sizes in bytes."""
+def _files(entry: str, leave_out: Path | None) -> Iterator[tuple[str, int, int]]:
+    """Yield the absolute paths or the URLs of files, their sizes in bytes and their times."""
     suffix = Path(entry).suffix.lower()
     if is_address(entry):
         yield from _remote(entry)
@@ -69,20 +69,24 @@ def _files(entry: str, leave_out: Path | None) -> Iterator[tuple[str, int]]:
             # A `Path` drops the "./" that some lists begin names with, so that equal files have
             # equal names.
             path = name if is_address(name) else str(Path(folder, os.path.expanduser(name)))
-            yield path, _size(path)
+            yield path, *_size_and_time(path)
     else:
         for found in list_images([entry], recursive=True, leave_out=leave_out):
             path = os.path.abspath(found)
-            yield path, _size(path)
+            yield path, *_size_and_time(path)
 
 
-def _size(path: str) -> int:
+def _size_and_time(path: str) -> tuple[int, int]:
+    """Return the size and the time of an `Item`."""
     try:
-        return file_system(path)[0].size(path) if is_address(path) else os.stat(path).st_size
+        if is_address(path):
+            return file_system(path)[0].size(path), 0
+        found = os.stat(path)
+        return found.st_size, found.st_mtime_ns
     except UserError:
         raise
     except (FileNotFoundError, NotADirectoryError):
-        return MISSING
+        return MISSING, 0
     except Exception as error:  # each kind of store raises its own errors
         raise _unreadable(path, error) from None
 
@@ -129,7 +133,7 @@ def _column(entry: str) -> list[str]:
     return values
 
 
-def _remote(entry: str) -> Iterator[tuple[str, int]]:
+def _remote(entry: str) -> Iterator[tuple[str, int, int]]:
     """List a file, a folder or a glob of a remote store in one pass, with the sizes in bytes."""
     try:
         system, path = file_system(entry)
@@ -155,7 +159,7 @@ def _remote(entry: str) -> Iterator[tuple[str, int]]:
     if not files:
         raise UserError(f"{entry}: holds no image and no tar file; correct the URL")
     for name, info in files:
-        yield system.unstrip_protocol(name), int(info["size"] or 0)
+        yield system.unstrip_protocol(name), int(info["size"] or 0), 0
 
 
 def _is_hidden(name: str) -> bool:
@@ -163,7 +167,7 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in PurePosixPath(name).parts if part != "..")
 
 
-def _members(path: str) -> Iterator[Item]:
+def _members(path: str, time: int) -> Iterator[Item]:
     """Yield the images in a tar file, whose bytes are read later, without unpacking the file.
 
     If several members have the same name, the last one counts, as when the file is unpacked. A link
@@ -200,7 +204,7 @@ def _members(path: str) -> Iterator[Item]:
         raise UserError(f"{path}: this tar file contains no image")
     for name, content in contents.items():
         if content is not None and _has_text_name(name):
-            yield Item(name, path, *content)
+            yield Item(name, path, *content, time)
 
 
 def _content(

@@ -45,7 +45,8 @@ def test_folders_globs_and_files_give_each_image_once(images: Path) -> None:
     assert names(images) == ALL
     assert names(images / "**" / "*.png", images, images / "00001.png") == ALL
     item = next(iter(list_items([str(images)])))
-    assert item == Item(str(images / "00000.png"), "", 0, (images / "00000.png").stat().st_size)
+    found = (images / "00000.png").stat()
+    assert item == Item(str(images / "00000.png"), "", 0, found.st_size, found.st_mtime_ns)
 
 
 def test_links_to_folders_are_not_followed_and_said(
