@@ -26,12 +26,14 @@ class Item(NamedTuple):
     archive: the path or URL of the tar file that holds it; "" if it is not in an archive.
     offset: the position in the archive at which its bytes begin.
     size: in bytes; `MISSING` if the file did not exist when the manifest was made.
+    mtime_ns: when the file, or the archive, was changed; 0 if that is unknown, as in a store.
     """
 
     path: str
     archive: str = ""
     offset: int = 0
     size: int = MISSING
+    mtime_ns: int = 0
 
 
 def file_system(address: str) -> tuple[Any, str]:

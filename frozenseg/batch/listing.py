@@ -2,6 +2,7 @@
 
 import glob
 import os
+import posixpath
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,10 @@ from frozenseg.errors import UserError, import_extra, one_line
 from frozenseg.files import is_address
 
 LISTS = (".txt", ".lst")
+MOST_LINKS = 40  # links in a chain, as many as Linux follows
 COLUMNS = ("path", "file_name", "url")  # the first of these columns in a Parquet list is read
+
+_Bytes = tuple[int, int]  # where the bytes of a member of a tar file begin, and how many they are
 
 
 def list_items(inputs: list[str], leave_out: Path | None = None) -> Iterator[Item]:
@@ -29,18 +33,18 @@ def list_items(inputs: list[str], leave_out: Path | None = None) -> Iterator[Ite
     """
     seen: set[str] = set()
     for entry in inputs:
-        for path, size in _files(entry, leave_out):
+        for path, size, time in _files(entry, leave_out):
             if path in seen:
                 continue
             seen.add(path)
             if not _has_text_name(path):
                 continue
             if path.lower().endswith(".tar"):
-                yield from _members(path)
+                yield from _members(path, time)
             elif is_video(Path(path)):
                 note(f"{path}: is a video and is left out; frozenseg demo segments videos")
             else:
-                yield Item(path, size=size)
+                yield Item(path, size=size, mtime_ns=time)
 
 
 def _has_text_name(path: str) -> bool:
@@ -53,8 +57,8 @@ def _has_text_name(path: str) -> bool:
     return True
 
 
-def _files(entry: str, leave_out: Path | None) -> Iterator[tuple[str, int]]:
-    """Yield the absolute paths or the URLs of files, and their sizes in bytes."""
+def _files(entry: str, leave_out: Path | None) -> Iterator[tuple[str, int, int]]:
+    """Yield the absolute paths or the URLs of files, their sizes in bytes and their times."""
     suffix = Path(entry).suffix.lower()
     if is_address(entry):
         yield from _remote(entry)
@@ -65,20 +69,24 @@ def _files(entry: str, leave_out: Path | None) -> Iterator[tuple[str, int]]:
             # A `Path` drops the "./" that some lists begin names with, so that equal files have
             # equal names.
             path = name if is_address(name) else str(Path(folder, os.path.expanduser(name)))
-            yield path, _size(path)
+            yield path, *_size_and_time(path)
     else:
         for found in list_images([entry], recursive=True, leave_out=leave_out):
             path = os.path.abspath(found)
-            yield path, _size(path)
+            yield path, *_size_and_time(path)
 
 
-def _size(path: str) -> int:
+def _size_and_time(path: str) -> tuple[int, int]:
+    """Return the size and the time of an `Item`."""
     try:
-        return file_system(path)[0].size(path) if is_address(path) else os.stat(path).st_size
+        if is_address(path):
+            return file_system(path)[0].size(path), 0
+        found = os.stat(path)
+        return found.st_size, found.st_mtime_ns
     except UserError:
         raise
     except (FileNotFoundError, NotADirectoryError):
-        return MISSING
+        return MISSING, 0
     except Exception as error:  # each kind of store raises its own errors
         raise _unreadable(path, error) from None
 
@@ -125,7 +133,7 @@ def _column(entry: str) -> list[str]:
     return values
 
 
-def _remote(entry: str) -> Iterator[tuple[str, int]]:
+def _remote(entry: str) -> Iterator[tuple[str, int, int]]:
     """List a file, a folder or a glob of a remote store in one pass, with the sizes in bytes."""
     try:
         system, path = file_system(entry)
@@ -151,7 +159,7 @@ def _remote(entry: str) -> Iterator[tuple[str, int]]:
     if not files:
         raise UserError(f"{entry}: holds no image and no tar file; correct the URL")
     for name, info in files:
-        yield system.unstrip_protocol(name), int(info["size"] or 0)
+        yield system.unstrip_protocol(name), int(info["size"] or 0), 0
 
 
 def _is_hidden(name: str) -> bool:
@@ -159,21 +167,25 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in PurePosixPath(name).parts if part != "..")
 
 
-def _members(path: str) -> Iterator[Item]:
+def _members(path: str, time: int) -> Iterator[Item]:
     """Yield the images in a tar file, whose bytes are read later, without unpacking the file.
 
-    If several members have the same name, the last one counts, as when the file is unpacked.
+    If several members have the same name, the last one counts, as when the file is unpacked. A link
+    to a file in the archive is an image with the bytes of that file; a warning counts other links.
     """
     kinds = tuple(image_suffixes())
-    found: dict[str, Item | None] = {}
+    found: dict[str, str] = {}  # the place of each image, by its name
+    places: dict[str, _Bytes | str | None] = {}
     try:
         with _opened(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
+                if not (member.isfile() or member.islnk() or member.issym()):
+                    continue
+                place = posixpath.normpath(member.name)
+                places[place] = _content(member, places)
                 is_image = PurePosixPath(member.name).suffix.lower() in kinds
-                if member.isfile() and is_image and not _is_hidden(member.name):
-                    name = f"{path}/{member.name.removeprefix('./')}"
-                    item = Item(name, path, member.offset_data, member.size)
-                    found[name] = item if _has_text_name(name) else None
+                if is_image and not _is_hidden(member.name):
+                    found[f"{path}/{member.name.removeprefix('./')}"] = place
     except UserError:
         raise
     except FileNotFoundError:
@@ -185,9 +197,38 @@ def _members(path: str) -> Iterator[Item]:
         ) from None
     except Exception as error:  # each kind of store raises its own errors
         raise _unreadable(path, error) from None
-    if not found:
+    contents = {name: _followed(places, place) for name, place in found.items()}
+    if lost := sum(content is None for content in contents.values()):
+        note(f"{path}: {lost} links to files that are not in it are left out")
+    if len(contents) == lost:
         raise UserError(f"{path}: this tar file contains no image")
-    yield from filter(None, found.values())
+    for name, content in contents.items():
+        if content is not None and _has_text_name(name):
+            yield Item(name, path, *content, time)
+
+
+def _content(
+    member: tarfile.TarInfo, places: dict[str, _Bytes | str | None]
+) -> _Bytes | str | None:
+    """Return the bytes of a file; the target of a symbolic link, which may follow in the archive.
+
+    A hard link has the content that its target has now, as when the archive is unpacked.
+    """
+    if member.isfile():
+        return member.offset_data, member.size
+    if member.islnk():
+        return places.get(posixpath.normpath(member.linkname))
+    return posixpath.normpath(posixpath.join(posixpath.dirname(member.name), member.linkname))
+
+
+def _followed(places: dict[str, _Bytes | str | None], place: str) -> _Bytes | None:
+    """Return the bytes to which a chain of symbolic links leads, if it leads to any."""
+    content = places[place]
+    for _ in range(MOST_LINKS):
+        if not isinstance(content, str):
+            return content
+        content = places.get(content)
+    return None
 
 
 def _opened(path: str) -> Any:

@@ -5,15 +5,18 @@ The position of an image in the manifest is its id. A row group lists the images
 
 import hashlib
 import itertools
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from frozenseg.batch.items import Item
+from frozenseg.data.notes import note
 from frozenseg.errors import UserError, import_extra
 from frozenseg.files import atomic_path
 
 NAME = "manifest.parquet"
+TIME = "mtime_ns"  # the column of modification times, which older versions did not write
 DIGEST, SHARD_ROWS = b"frozenseg.digest", b"frozenseg.shard_rows"
 
 
@@ -29,9 +32,9 @@ def arrow() -> tuple[Any, Any]:
 class Manifest:
     """An open manifest. total: number of images. shard_rows: number of images in a full shard."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = NAME) -> None:
         """Open the manifest in the folder of a run; raises `UserError` if there is none."""
-        self.path = folder / NAME
+        self.path = folder / name
         pyarrow, parquet = arrow()
         try:
             self._file = parquet.ParquetFile(self.path)
@@ -61,11 +64,24 @@ class Manifest:
     def items(self, shard: int) -> list[Item]:
         """Return the images of a shard; the first one has the id shard * shard_rows."""
         columns = self._file.read_row_group(shard).to_pydict()
-        return list(map(Item, *(columns[name] for name in Item._fields)))
+        known = [columns[name] for name in Item._fields if name in columns]
+        return list(map(Item, *known))
+
+    def times(self, shard: int) -> Any:
+        """Return the modification times of the files of a shard as an array."""
+        return self._file.read_row_group(shard, columns=[TIME]).column(0).to_numpy()
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the manifest holds modification times; those of older versions do not."""
+        return TIME in self._file.schema_arrow.names
 
 
 def write_manifest(folder: Path, items: Iterable[Item], shard_rows: int) -> Manifest:
     """Write the manifest; if the folder has one, check that it is the same.
+
+    A warning counts the files with other modification times. They may be copies, so this is no
+    error, and the existing manifest stays, so that later runs and other parts say it too.
 
     Raises `UserError` if it lists other images or has another `shard_rows`, or if there is no
     image.
@@ -74,7 +90,11 @@ def write_manifest(folder: Path, items: Iterable[Item], shard_rows: int) -> Mani
     with atomic_path(path) as temporary:
         _write(temporary, items, shard_rows)
         if path.exists():
-            _check(Manifest(folder), temporary, shard_rows)
+            before = Manifest(folder)
+            _check(before, temporary, shard_rows)
+            if before.has_times:
+                _compare_times(before, Manifest(folder, temporary.name))
+                shutil.copyfile(path, temporary)
     return Manifest(folder)
 
 
@@ -99,6 +119,17 @@ def _check(before: Manifest, temporary: Path, shard_rows: int) -> None:
         )
 
 
+def _compare_times(before: Manifest, now: Manifest) -> None:
+    shards = before.shards
+    changed = sum(int((before.times(n) != now.times(n)).sum()) for n in shards)
+    if changed:
+        note(
+            f"{before.path}: {changed} of {before.total} images have other modification times than "
+            "when it was made; results that exist are not made again: if the images have changed, "
+            "give another --output"
+        )
+
+
 def _write(path: Path, items: Iterable[Item], shard_rows: int) -> None:
     pyarrow, parquet = arrow()
     schema = pyarrow.schema(
@@ -108,13 +139,14 @@ def _write(path: Path, items: Iterable[Item], shard_rows: int) -> None:
             ("archive", pyarrow.dictionary(pyarrow.int32(), pyarrow.string())),
             ("offset", pyarrow.int64()),
             ("size", pyarrow.int64()),
+            (TIME, pyarrow.int64()),
         ]
     )
     digest, first, left = hashlib.sha256(), 0, iter(items)
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         while block := list(itertools.islice(left, shard_rows)):
             for item in block:
-                digest.update(f"{item}\n".encode("utf-8", "surrogateescape"))
+                digest.update(_identity(item).encode("utf-8", "surrogateescape"))
             ids = range(first, first + len(block))
             columns = [list(ids), *map(list, zip(*block, strict=True))]
             arrays = [
@@ -126,3 +158,9 @@ def _write(path: Path, items: Iterable[Item], shard_rows: int) -> None:
         if not first:
             raise UserError("no image among the inputs")
         writer.add_key_value_metadata({DIGEST: digest.hexdigest(), SHARD_ROWS: str(shard_rows)})
+
+
+def _identity(item: Item) -> str:
+    """Return what must not change, in the form that manifests of all versions have in common."""
+    path, archive, offset, size, _ = item
+    return f"Item({path=}, {archive=}, {offset=}, {size=})\n"

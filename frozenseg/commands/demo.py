@@ -216,8 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--output",
         type=user_path,
-        help="folder for the results; results that it already holds, of the same model, classes "
-        f"and settings, are not made again (default: {OUTPUT}, or {OUTPUT}_2, ...)",
+        help="folder for the results; results that it already holds, of the same files, model, "
+        f"classes and settings, are not made again (default: {OUTPUT}, or {OUTPUT}_2, ...)",
     )
     add(
         "--overwrite",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from frozenseg.commands.made_again import forget_outdated
 from frozenseg.commands.missing_pictures import draw_missing
 from frozenseg.commands.result_names import Input, is_film, named_inputs
 from frozenseg.commands.segment_video import (
@@ -19,6 +20,7 @@ from frozenseg.commands.segment_video import (
     VideoRun,
     drawing,
 )
+from frozenseg.data.file_states import FileState, Stamp, stamp_of, state_of
 from frozenseg.data.image_inputs import OneFile
 from frozenseg.data.prediction_lines import PredictionLines
 from frozenseg.data.results import (
@@ -83,7 +85,8 @@ def segment_files(
     `output/predictions` gets panoptic/NAME.png for an image, panoptic/NAME/000001.png ... for a
     video, and the prediction lines and JSON files of all inputs (`frozenseg.data.results`), even if
     an error or the user ends the run early. Images are read, and results are drawn and written,
-    while the model works. Inputs that the prediction lines already contain are skipped.
+    while the model works. Inputs that the prediction lines already contain are skipped, except for
+    those whose label maps are missing, or whose files have changed since.
 
     threshold: lowest score of the regions and objects to keep.
     pictures: whether to make NAME.png and NAME.mp4, which takes longer than all other files.
@@ -94,6 +97,7 @@ def segment_files(
     """
     run = _Run(segmenter, output, vocabulary, lines, threshold, pictures, tell, video)
     inputs = [entry for entry in named_inputs(paths, output, lines) if lines.part.has(entry.source)]
+    again = forget_outdated(inputs, output, lines)
     done = [entry for entry in inputs if entry.source in lines.done]
     waiting = [entry for entry in inputs if entry.source not in lines.done]
     for entry in inputs:
@@ -121,7 +125,7 @@ def segment_files(
     except BaseException:
         run.rescue()
         raise
-    if len(waiting) > len(run.failures) or not waiting:
+    if again or len(waiting) > len(run.failures) or not waiting:
         run.finish(anything_new=bool(waiting))
     drawn = run.draw_missing(done) if pictures else 0
     failures, losses = _in_order(run.failures), _in_order(run.losses)
@@ -137,7 +141,8 @@ def _remove_half_written(inputs: list[Input], output: Path, alone: bool) -> None
         remove_temporaries(folder, "*.png", alone=alone)
     for name in names:
         remove_temporaries(output / name, "*.mp4", alone=alone)
-    remove_temporaries(output / FOLDER, "*.json", alone=alone)
+    for ending in ("json", "jsonl"):
+        remove_temporaries(output / FOLDER, f"*.{ending}", alone=alone)
 
 
 def _in_order(lines: list[tuple[int, str]]) -> list[str]:
@@ -181,14 +186,22 @@ class _Run:
 
     def images(self, group: list[Input], bar: "tqdm[Any]") -> None:
         """Segment images; threads draw them, and the prediction lines are added in order."""
-        results = self._results(OneFile(entry.path) for entry in group)
+        stamps: dict[int, Stamp | None] = {}
+
+        def files() -> Iterator[OneFile]:
+            for entry in group:
+                stamps[entry.number] = stamp_of(Path(entry.path))
+                yield OneFile(entry.path)
+
+        results = self._results(files())
         with drawing() as pool, AsyncWriter(cores()) as out:
             for entry, result in zip(group, results, strict=True):
+                stamp = stamps.pop(entry.number)
                 if isinstance(result, UserError):
                     out.do(self._failed, entry, result)
                 else:
                     png = f"{entry.name}.png"
-                    drawn = pool.submit(self._draw, entry, result, png)
+                    drawn = pool.submit(self._draw, entry, result, png, stamp)
                     out.do(self._add_image, entry, drawn, result, png)
                 bar.update()
 
@@ -218,7 +231,7 @@ class _Run:
                 ", ".join(map(str, missing)),
                 self.lines.part.total,
             )
-        elif anything_new or not all(path.exists() for path in standard_files(folder)):
+        elif anything_new or not all(map(Path.exists, standard_files(folder, self.lines.tracked))):
             write_standard_files(folder)
 
     def rescue(self) -> None:
@@ -236,19 +249,26 @@ class _Run:
         self.losses += reasons
         return drawn
 
-    def _draw(self, entry: Input, result: "SegmentationResult", png: str) -> None:
+    def _draw(
+        self, entry: Input, result: "SegmentationResult", png: str, stamp: Stamp | None
+    ) -> FileState | None:
+        """Write the label map and the picture of an image; return the state of its file."""
         # The label map is written first: if this run is killed, the next one knows by the label
         # map that the picture is a result and may be replaced.
         write_panoptic_png(panoptic_path(self.output, png), result.regions.ids)
         if self.pictures:
             write_picture(self.output / entry.picture, result.draw())
+        return state_of(Path(entry.path), stamp)
 
     def _add_image(
-        self, entry: Input, drawn: "Future[None]", result: "SegmentationResult", png: str
+        self,
+        entry: Input,
+        drawn: "Future[FileState | None]",
+        result: "SegmentationResult",
+        png: str,
     ) -> None:
         try:
-            drawn.result()
-            self._add(result, entry.source, png)
+            self._add(result, entry.source, png, drawn.result())
             if self.tell is not None:
                 self.tell(entry.source, result)
         except WriteError:
@@ -256,7 +276,9 @@ class _Run:
         except UserError as error:
             self._failed(entry, error)
 
-    def _add(self, result: "SegmentationResult", source: str, png: str) -> None:
+    def _add(
+        self, result: "SegmentationResult", source: str, png: str, file: FileState | None
+    ) -> None:
         regions = result.regions
         self.lines.add(
             source=source,
@@ -265,6 +287,7 @@ class _Run:
             panoptic=regions,
             instances=result.instances,
             note=result.note,
+            file=file,
         )
         self._count(result)
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from frozenseg.commands.result_names import Input
 from frozenseg.commands.stored_results import stored_result
 from frozenseg.data.coco_records import track_records
+from frozenseg.data.file_states import stamp_of, state_of
 from frozenseg.data.prediction_lines import PredictionLines
 from frozenseg.data.results import panoptic_path, write_panoptic_png
 from frozenseg.data.video import Append, Frame, Selection, Video, read_video, video_writer
@@ -106,6 +107,8 @@ class VideoRun:
         # Imported only now, because importing torch takes seconds.
         from frozenseg.results.following import tracker_of
 
+        file = entry.path if isinstance(entry.path, Path) else None
+        stamp = None if file is None else stamp_of(file)
         video = read_video(entry.path)
         tracker = tracker_of(self.threshold) if self.options.track else None
         begun = self.lines.begun
@@ -141,7 +144,8 @@ class VideoRun:
                     raise
             if not count:
                 raise UserError(f"{video.name}: no frame lies between --start and --end")
-        self.lines.end_video(entry.source, count, video.loss)
+        after = None if file is None else state_of(file, stamp)
+        self.lines.end_video(entry.source, count, video.loss, after)
         return video.loss
 
     def _film(self, entry: Input, video: Video) -> AbstractContextManager[Append]:

@@ -30,7 +30,9 @@ def list_images(
     """List the files that `inputs` name, each file once.
 
     An input is a file; a folder, which stands for the images and videos directly in it; or a glob,
-    in which `**` matches folders of any depth. The files of a folder or glob are sorted by name.
+    in which `**` matches folders of any depth. The files of a folder or glob are sorted by name. A
+    link to a file counts as a file. Links to folders do not make another file of one that is there
+    already, because they may lead in circles, in which globs follow them.
     Raises `UserError` for an input that names nothing.
 
     recursive: whether the folders inside a folder are searched too, except hidden ones.
@@ -42,7 +44,7 @@ def list_images(
         raise UserError("the name of an input is empty (an unset variable?); give one, or .")
     unique: dict[Path, Path] = {}
     for entry in map(os.path.expanduser, inputs):
-        found = [(path.resolve(), path) for path in _expand(entry, recursive)]
+        found = [(_place(path), path) for path in _expand(entry, recursive)]
         if leave_out is not None and not _names_a_part(entry, leave_out):
             hidden = leave_out.resolve()
             found = [pair for pair in found if not pair[0].is_relative_to(hidden)]
@@ -52,10 +54,15 @@ def list_images(
                     "for images; choose another --output"
                 )
         if keep is not None and not Path(entry).is_file():
-            found = [(path.resolve(), path) for path in keep(entry, [path for _, path in found])]
+            found = [(_place(path), path) for path in keep(entry, [path for _, path in found])]
         for whole, path in found:
             unique.setdefault(whole, path)
     return list(unique.values())
+
+
+def _place(path: Path) -> Path:
+    """Return the path without links to folders. If the file itself is a link, it stays one."""
+    return path.parent.resolve() / path.name
 
 
 def _names_a_part(entry: str, folder: Path) -> bool:

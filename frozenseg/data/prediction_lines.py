@@ -3,10 +3,11 @@
 The first line of a file says how its predictions were made; a run with other settings is refused.
 Each image adds a line {"input", "image", "panoptic", "instances", "note"}. Each frame of a video
 does too, with "tracks" if the video is tracked. A line {"input", "frames"} after its frames says
-that a video is complete, with "loss" if a part of it could not be read. Between the frames there
-are lines {"input", "begun", "tracker"}, from which a stopped run resumes. If a run is divided into
-parts, a line {"names"} before the inputs of a part holds the names of their results. The last line
-of a run that has done all its inputs is {"end": true}.
+that a video is complete, with "loss" if a part of it could not be read. The line of an image, and
+the last line of a video, hold the state of the file in "file"; older versions wrote none. Between
+the frames there are lines {"input", "begun", "tracker"}, from which a stopped run resumes. If a run
+is divided into parts, a line {"names"} before the inputs of a part holds the names of their
+results. The last line of a run that has done all its inputs is {"end": true}.
 """
 
 import itertools
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from frozenseg.data.coco_records import instance_records, segment_record
+from frozenseg.data.file_states import FileState
 from frozenseg.errors import UserError, WriteError
-from frozenseg.files import json_text, writing
+from frozenseg.files import atomic_path, json_text, writing
 from frozenseg.structures import InstanceResult, PanopticResult
 
 FORMAT = 1
@@ -107,6 +109,9 @@ class PredictionLines:
         self.continued = bool(line_files(folder))  # False: the folder has no lines of earlier runs
         self.done: dict[str, str] = {}  # inputs, and the names of their results without suffixes
         self.losses: dict[str, str] = {}  # incompletely read inputs, and what was lost
+        self.frames: dict[str, int] = {}  # the videos in `done`, and how many frames each has
+        self.files: dict[str, FileState] = {}  # the files of inputs in `done`, as they were then
+        self.tracked = False  # whether there is a tracked video
         self.begun: Begun | None = None
         self.ended = False
         self._claimed: dict[str, str] = {}  # inputs of this part, and the names of their results
@@ -140,6 +145,7 @@ class PredictionLines:
         note: str | None = None,
         time: float | None = None,
         tracks: list[dict[str, Any]] | None = None,
+        file: FileState | None = None,
     ) -> None:
         """Add an image, or a frame of a video; after its last frame, call `end_video`.
 
@@ -147,7 +153,7 @@ class PredictionLines:
         file_name: the name of the image. panoptic_file: the name of its PNG.
         note: a warning for readers of the results, e.g. that the weights are random.
         time: the time of a frame in its video, in seconds. tracks: the tracked things of a frame,
-            see `coco_records.track_records`.
+            see `coco_records.track_records`. file: the state of the file of an image.
         """
         height, width = panoptic.ids.shape
         image = {"file_name": file_name, "height": height, "width": width}
@@ -164,14 +170,18 @@ class PredictionLines:
                 "instances": [] if instances is None else instance_records(instances),
                 "note": note,
                 **({} if tracks is None else {"tracks": tracks}),
+                **_about(file),
             }
         )
         if source == file_name:
             self._kept_end = self._file.tell()
 
-    def end_video(self, source: str, frames: int, loss: str = "") -> None:
+    def end_video(
+        self, source: str, frames: int, loss: str = "", file: FileState | None = None
+    ) -> None:
         """Record that all frames of a video were added. loss: what could not be read, or ""."""
-        self._append({"input": source, "frames": frames, **({"loss": loss} if loss else {})})
+        about = {**({"loss": loss} if loss else {}), **_about(file)}
+        self._append({"input": source, "frames": frames, **about})
         self._kept_end, self._video, self.begun = self._file.tell(), None, None
 
     def mark(self, source: str, frames: int, tracker: dict[str, Any] | None) -> None:
@@ -193,6 +203,26 @@ class PredictionLines:
         self._kept_end = self._kept_end if self._video is None else self._video
         self._file.truncate(self._kept_end)
         self.begun = self._video = None
+
+    def forget(self, sources: set[str]) -> None:
+        """Remove the lines of inputs that are to be made again."""
+        self._file.close()
+        with (
+            atomic_path(self.path) as temporary,
+            open(self.path, "rb") as before,
+            open(temporary, "wb") as after,
+        ):
+            for entry, size in _entries(self.path):
+                line = before.read(size)
+                if entry.get("input") not in sources:
+                    after.write(line)
+        for source in sources:
+            for found in (self.done, self.losses, self.frames, self.files):
+                found.pop(source, None)
+        self.begun = self._video = None
+        self._kept_end = self._read()
+        with writing(self.path):
+            self._file = open(self.path, "ab", buffering=0)
 
     def claim(self, names: dict[str, str]) -> None:
         """Tell the other parts which names the results of the inputs will have.
@@ -254,6 +284,7 @@ class PredictionLines:
         for entry, size in _entries(self.path):
             begin, position = position, position + size
             self.ended = "end" in entry
+            self.tracked |= "tracks" in entry
             self._claimed.update(entry.get("names", {}))
             if "image" in entry:
                 png = entry["panoptic"]["file_name"]
@@ -267,9 +298,12 @@ class PredictionLines:
                 self.begun = Begun(source, name, frames, tracker, self._video)
             elif "frames" in entry:
                 self.done[entry["input"]] = png.rpartition("/")[0]
+                self.frames[entry["input"]] = entry["frames"]
                 if loss := entry.get("loss"):
                     self.losses[entry["input"]] = loss
                 self.begun = self._video = None
+            if file := entry.get("file"):
+                self.files[entry["input"]] = FileState(**file)
             kept_end = position
         if self.begun is None:
             self._video = None
@@ -384,6 +418,10 @@ def _entries(path: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]
                 raise UserError(
                     f"{path}: line {number} is damaged; start again with --overwrite"
                 ) from None
+
+
+def _about(file: FileState | None) -> dict[str, Any]:
+    return {} if file is None else {"file": file._asdict()}
 
 
 def _differences(before: Header, now: Header) -> Iterator[str]:

@@ -45,8 +45,14 @@ def has_label_maps(output: Path, name: str, film: bool) -> bool:
     They are written before NAME.png or NAME.mp4, so their presence shows that this file is a result
     of FrozenSeg. film: whether the result is a video.
     """
-    path = panoptic_path(output, f"{name}.png")
-    return any(path.with_suffix("").glob(FRAMES)) if film else path.exists()
+    if film:
+        return bool(frame_maps(output, name))
+    return panoptic_path(output, f"{name}.png").exists()
+
+
+def frame_maps(output: Path, name: str) -> list[Path]:
+    """Return the label maps of the frames of a video."""
+    return list(panoptic_path(output, name).glob(FRAMES))
 
 
 def without_results(files: list[Path], root: Path) -> list[Path]:
@@ -104,14 +110,18 @@ def missing_parts(folder: Path) -> list[int]:
     return [number for number in range(1, total + 1) if number not in ended]
 
 
-def standard_files(folder: Path) -> list[Path]:
-    """Return the paths of `panoptic.json` and `instances.json`."""
-    return [folder / f"{name}.json" for name in (PANOPTIC, INSTANCES)]
+def standard_files(folder: Path, tracked: bool = False) -> list[Path]:
+    """Return the paths of `panoptic.json` and `instances.json`.
+
+    tracked: whether those of the files of tracked videos follow.
+    """
+    names = [f"{name}.json" for name in (PANOPTIC, INSTANCES)]
+    return [folder / name for name in (names + [YOUTUBE_VIS, VIPSEG] if tracked else names)]
 
 
 def check_own(folder: Path) -> None:
     """Raise `UserError` if a folder has files of these names that no FrozenSeg run has written."""
-    names = (PANOPTIC, *(path.name for path in standard_files(folder)), YOUTUBE_VIS, VIPSEG)
+    names = (PANOPTIC, *(path.name for path in standard_files(folder, tracked=True)))
     there = [name for name in names if (folder / name).exists()]
     if there and not line_files(folder):
         raise UserError(

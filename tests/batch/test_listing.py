@@ -45,7 +45,8 @@ def test_folders_globs_and_files_give_each_image_once(images: Path) -> None:
     assert names(images) == ALL
     assert names(images / "**" / "*.png", images, images / "00001.png") == ALL
     item = next(iter(list_items([str(images)])))
-    assert item == Item(str(images / "00000.png"), "", 0, (images / "00000.png").stat().st_size)
+    found = (images / "00000.png").stat()
+    assert item == Item(str(images / "00000.png"), "", 0, found.st_size, found.st_mtime_ns)
 
 
 def test_links_to_folders_are_not_followed_and_said(
@@ -138,6 +139,31 @@ def test_of_members_with_one_name_the_last_counts_as_where_they_are_unpacked(ima
     assert found == {"a.png": b"second", "b.png": b"other"}
 
 
+def test_links_in_a_tar_file_lead_to_its_files(
+    images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where it is unpacked, except for links that lead out of it or nowhere."""
+    whole = (images / "00000.png").read_bytes()
+    os.link(images / "00000.png", images / "hard.png")
+    links = {"soft.png": "hard.png", "deep/up.png": "../soft.png", "deep/circle.png": "circle.png"}
+    links |= {"out.png": "/etc/a.png", "away.png": "../00000.png", "deep/folder.png": "."}
+    for name, target in links.items():
+        (images / name).symlink_to(target)
+    archive = images.parent / "links.tar"
+    with tarfile.open(archive, "w") as file:
+        for path in sorted(images.rglob("*.png")):
+            file.add(path, f"./{path.relative_to(images)}")
+    found = {item.path.removeprefix(f"{archive}/"): item for item in list_items([str(archive)])}
+    same = ["00000.png", "deep/up.png", "hard.png", "soft.png"]
+    assert sorted(found) == sorted([*same, "00001.png", "deep/00002.png"])
+    assert all(source_of(found[name]).read() == whole for name in same)
+    assert f"{archive}: 4 links to files that are not in it are left out" in caplog.text
+    with tarfile.open(archive, "w") as file:
+        file.add(images / "out.png", "out.png")
+    with pytest.raises(UserError, match="this tar file contains no image"):
+        names(archive)
+
+
 def test_a_chain_of_addresses_is_refused(images: Path) -> None:
     pytest.importorskip("fsspec")
     chain = f"zip://*.png::{images / 'all.zip'}"
@@ -207,7 +233,7 @@ def test_a_file_that_is_gone_with_its_folder_is_no_fault_of_the_image(images: Pa
     check_source(item, gone)
     (images / "deep" / "another.png").unlink()
     for _ in range(2):  # a drive that was taken away may leave an empty folder, or none
-        with pytest.raises(SourceLost, match="deep: can no .* make it with any file in it, and"):
+        with pytest.raises(SourceLost, match="deep: can no .* put any file there, and"):
             check_source(item, gone)
         shutil.rmtree(images / "deep", ignore_errors=True)
     (images / "deep").mkdir()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ import pytest
 from frozenseg.batch import read_rows
 from frozenseg.batch.export import export_coco, export_masks
 from frozenseg.batch.items import Item
-from frozenseg.batch.manifest import arrow
+from frozenseg.batch.manifest import DIGEST, SHARD_ROWS, Manifest, arrow
 from frozenseg.batch.rows import error_row, shard_path, write_shard
 from frozenseg.batch.run import Outcome, run
 from frozenseg.batch.worker import Plan, Seen, _settle
+from frozenseg.data.notes import note
 from frozenseg.data.prediction_lines import WHOLE, Part
 from frozenseg.errors import UserError, WriteError
 from frozenseg.text.vocabulary import Vocabulary
@@ -23,6 +25,7 @@ from tests.batch.runs import rows, shards
 from tests.disk import files_end_at
 
 pytest.importorskip("pyarrow", reason="pip install pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet", reason="pip install pyarrow")
 ITEMS = [Item(f"/images/{number}.png", size=number) for number in range(10)]
 
 
@@ -135,6 +138,39 @@ def test_changed_images_are_refused_unless_the_manifest_is_resumed(plan: Plan) -
     with pytest.raises(UserError, match="no image among the inputs"):
         make(plan, [])
     assert make(plan, None).earlier == 10
+
+
+def test_files_with_other_times_are_counted(plan: Plan, caplog: pytest.LogCaptureFixture) -> None:
+    make(plan)
+    touched = [ITEMS[0], *(item._replace(mtime_ns=9) for item in ITEMS[1:])]
+    line = "manifest.parquet: 9 of 10 images have other modification times than when it was made"
+    for part in (Part(1, 2), Part(2, 2)):
+        note.cache_clear()
+        caplog.clear()
+        assert make(plan, touched, part).failed == 0
+        assert line in caplog.text
+    caplog.clear()
+    assert make(plan).earlier == 10
+    assert make(plan, None).earlier == 10
+    assert "modification times" not in caplog.text
+
+
+def test_a_manifest_of_an_older_version_has_no_times(
+    plan: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(plan)
+    path = plan.folder / "manifest.parquet"
+    manifest, table = Manifest(plan.folder), parquet.read_table(path)
+    old = [f"Item(path={i.path!r}, archive='', offset=0, size={i.size})\n" for i in ITEMS]
+    assert manifest.digest == sha256("".join(old).encode()).hexdigest()
+    about = {DIGEST: manifest.digest, SHARD_ROWS: "3"}
+    table = table.drop_columns(["mtime_ns"]).replace_schema_metadata(about)
+    parquet.write_table(table, path, row_group_size=3)
+    assert Manifest(plan.folder).items(3) == ITEMS[9:]
+    touched = [item._replace(mtime_ns=9) for item in ITEMS]
+    assert make(plan, None).earlier == make(plan, touched).earlier == 10
+    assert "modification times" not in caplog.text
+    assert Manifest(plan.folder).items(3) == touched[9:]
 
 
 def test_settings_that_are_none_are_no_run(plan: Plan) -> None:

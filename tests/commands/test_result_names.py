@@ -70,6 +70,14 @@ def annotations(output: Path) -> dict[str, str]:
     return {names[entry["image_id"]]: entry["file_name"] for entry in content["annotations"]}
 
 
+def without_states(output: Path) -> None:
+    """Make the lines those of an older version, which noted nothing about the files of inputs."""
+    path = output / "predictions" / "lines.jsonl"
+    lines = map(json.loads, path.read_text().splitlines())
+    plain = [{name: value for name, value in line.items() if name != "file"} for line in lines]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in plain))
+
+
 def is_of(output: Path, png: str, source: Path) -> bool:
     """Whether a label map is that of an image."""
     ids = np.asarray(Image.open(output / "predictions" / "panoptic" / png))[..., 0]
@@ -337,8 +345,77 @@ def test_pictures_that_a_run_left_out_are_drawn_later(
     assert (output / "in" / "1.png").read_text() == "of the user"
     (output / "in" / "0.png").unlink()
     Image.new("RGB", (9, 9)).save(folder / "0.jpg")  # another picture by now
+    without_states(output)
     assert demo(*inputs, output=output) == 1
     assert f"incomplete: {folder / '0.jpg'}: its picture cannot be drawn" in capsys.readouterr().err
+
+
+def test_results_that_are_gone_are_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    for number in range(3):
+        photo(folder / f"{number}.jpg", number)
+    film(folder / "clip.mov")
+    predictions = output / "predictions"
+    assert demo(folder, output=output) is None
+    whole, listed = files(output), annotations(output)
+    (predictions / "panoptic" / "1.png").unlink()
+    (predictions / "panoptic" / "clip" / "000002.png").unlink()
+    assert demo(folder, output=output) is None
+    assert "2 of 4 in" in capsys.readouterr().out.splitlines()[-2]
+    assert "2 inputs are made again: their label maps are missing" in caplog.text
+    assert files(output).keys() == whole.keys() and annotations(output) == listed
+    assert is_of(output, "1.png", folder / "1.jpg")
+
+    (predictions / "youtube_vis.json").unlink()
+    assert demo(folder, output=output) is None
+    assert (predictions / "youtube_vis.json").exists()
+
+    (predictions / "panoptic" / "1.png").unlink()
+    (folder / "1.jpg").write_text("no image")
+    for _ in range(2):
+        assert demo(folder, output=output) == 1
+        assert "1.jpg" not in annotations(output) and len(annotations(output)) == len(listed) - 1
+    photo(folder / "1.jpg", 1)
+    assert demo(folder, output=output) is None
+    assert files(output).keys() == whole.keys() and annotations(output) == listed
+
+
+def test_results_of_files_that_have_changed_are_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    images = [photo(folder / f"{number}.bmp", number) for number in range(3)]
+    clip = film(folder / "clip.mov")
+    assert demo(folder, output=output) is None
+    whole = files(output)
+    for path in folder.iterdir():  # a copy of the folder, with new times
+        os.utime(path, ns=(9, path.stat().st_mtime_ns - 1))
+    assert demo(folder, output=output) is None
+    assert "; 4 were done before" in capsys.readouterr().out
+    assert files(output) == whole
+
+    size = images[1].stat().st_size
+    assert photo(images[1], 7).stat().st_size == size
+    film(tmp_path / "other.mov", frames=2).replace(clip)
+    assert demo(folder, output=output, more="--no-pictures") is None
+    assert "2 of 4 in" in capsys.readouterr().out
+    assert "2 inputs are made again: their files have changed since they were done" in caplog.text
+    assert files(output).keys() == whole.keys() - {"1.png", "clip.mp4"} - {
+        "predictions/panoptic/clip/000003.png"
+    }
+    assert len(annotations(output)) == 5
+    assert is_of(output, "1.png", images[1])
+    assert demo(folder, output=output) is None
+    assert "; 4 were done before, of which 1 were drawn now" in capsys.readouterr().out
+    assert demo(images[1], output=tmp_path / "alone") is None
+    assert (output / "1.png").read_bytes() == (tmp_path / "alone" / "1.png").read_bytes()
+
+    without_states(output)
+    photo(images[1], 8)
+    assert demo(folder, output=output) is None
+    assert "; 4 were done before" in capsys.readouterr().out
 
 
 def test_names_that_are_no_text_in_utf_8(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -349,6 +349,23 @@ def test_lists_files_folders_and_globs(tmp_path: Path) -> None:
     assert is_video(Path("x.MP4")) and not is_video(Path("x.jpg"))
 
 
+def test_a_link_to_an_image_is_an_image_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.png").write_bytes(b"x")
+    (folder / "b.png").symlink_to("a.png")
+    (folder / "sub" / "c.png").symlink_to("../a.png")
+    (folder / "sub" / "circle").symlink_to("..")
+    (tmp_path / "link").symlink_to("photos")
+
+    def names(*inputs: str) -> list[str]:
+        found = list_images([f"{tmp_path}/{entry}" for entry in inputs], recursive=True)
+        return [path.name for path in found]
+
+    assert names("photos") == names("photos", "link") == ["a.png", "b.png", "c.png"]
+    assert sorted(names("photos/**/*.png")) == ["a.png", "b.png", "c.png"]
+
+
 def test_inputs_that_name_nothing(tmp_path: Path) -> None:
     for entry, words in [("gone.jpg", "no such file"), ("*.jpg", "no file matches"), ("", "no im")]:
         with pytest.raises(UserError, match=words) as caught:

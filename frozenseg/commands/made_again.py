@@ -1,0 +1,57 @@
+"""Find the inputs of `frozenseg demo` whose results have to be made again."""
+
+import logging
+from pathlib import Path
+
+from tqdm import tqdm
+
+from frozenseg.commands.result_names import Input, is_film
+from frozenseg.data.file_states import has_changed
+from frozenseg.data.prediction_lines import PredictionLines
+from frozenseg.data.results import frame_maps, panoptic_path
+from frozenseg.files import writing
+
+logger = logging.getLogger(__name__)
+
+
+def forget_outdated(inputs: list[Input], output: Path, lines: PredictionLines) -> bool:
+    """Remove results whose label maps are missing or whose files have changed; tell whether any.
+
+    Their inputs are then no longer done. A warning says how many they are.
+    """
+    done = [entry for entry in inputs if entry.source in lines.done]
+    lost = [entry for entry in done if not _has_label_maps(entry, output, lines)]
+    # Where a folder was copied, all files have new times, and reading them takes a while.
+    bar = tqdm(done, unit=" files compared", delay=2, disable=None)
+    changed = [entry for entry in bar if _has_changed(entry, lines)]
+    for entries, reason in (
+        (lost, "their label maps are missing"),
+        (changed, "their files have changed since they were done"),
+    ):
+        if entries:
+            logger.warning("%d inputs are made again: %s", len(entries), reason)
+    for entry in (again := [*lost, *changed]):
+        _remove_results(entry, output)
+    if again:
+        # Last, so that a run that is killed before leaves lines whose label maps are missing.
+        lines.forget({entry.source for entry in again})
+    return bool(again)
+
+
+def _has_changed(entry: Input, lines: PredictionLines) -> bool:
+    state = lines.files.get(entry.source)
+    return state is not None and has_changed(Path(entry.path), state)
+
+
+def _has_label_maps(entry: Input, output: Path, lines: PredictionLines) -> bool:
+    if is_film(entry.path):
+        return len(frame_maps(output, entry.name)) >= lines.frames[entry.source]
+    return panoptic_path(output, f"{entry.name}.png").exists()
+
+
+def _remove_results(entry: Input, output: Path) -> None:
+    film = is_film(entry.path)
+    maps = frame_maps(output, entry.name) if film else [panoptic_path(output, f"{entry.name}.png")]
+    for path in [output / entry.picture, *maps]:
+        with writing(path):
+            path.unlink(missing_ok=True)
