@@ -27,6 +27,7 @@ from frozenseg.serve.fields import (
     Things,
     Threshold,
     Words,
+    check_form,
     errors,
 )
 from frozenseg.serve.guard import Guard, Stamp
@@ -192,6 +193,7 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
         tasks: Tasks = "panoptic,semantic,instances",
         format: Format = "json",
     ) -> Response:
+        check_form(await request.form())  # FastAPI has read it already
         words = await asyncio.to_thread(read_vocabulary, vocabulary, things, pool.limits)
         job = Job(await image.read(), words, threshold, _tasks(tasks), format)
         (outcome,) = await pool.submit([job], request.is_disconnected)
@@ -215,6 +217,7 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
         tasks: Tasks = "panoptic,semantic,instances",
         format: JsonFormat = "json",
     ) -> Response:
+        check_form(await request.form(), several="images")
         words = await asyncio.to_thread(read_vocabulary, vocabulary, things, pool.limits)
         contents = await asyncio.gather(*(image.read() for image in images))
         jobs = [Job(part, words, threshold, _tasks(tasks), format) for part in contents]

@@ -1,15 +1,18 @@
-"""The descriptions of request fields and of errors in `/openapi.json`."""
+"""The fields of a request and the errors: their descriptions in `/openapi.json`, and a check."""
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from fastapi import Form
+from starlette.datastructures import FormData
 
 from frozenseg.serve.bodies import ErrorBody
+from frozenseg.serve.jobs import Refusal
 
 ABOUT = """Segments images into the classes that are named in the request.
 
-Classes are separated by `;`, and synonyms of a class by commas: `car, truck; road`. All errors
-are `{"error": "one line"}`."""
+Classes are separated by `;`, and synonyms of a class by commas: `car, truck; road`. Each
+field may be sent once, `images` several times. All errors are `{"error": "one line"}`."""
 
 Words = Annotated[
     str,
@@ -72,6 +75,16 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         "the queue is full (32 images are waiting); try again soon",
     ),
 }
+
+
+def check_form(form: FormData, several: str = "") -> None:
+    """Raise `Refusal` for a form that has a field more than once: FastAPI would take the last one.
+
+    several: the name of the field that may be repeated, if there is one.
+    """
+    for name, count in Counter(name for name, _ in form.multi_items()).items():
+        if count > 1 and name != several:
+            raise Refusal(422, f"{name[:40]}: sent {count} times; send it once (see /docs)")
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -106,6 +106,28 @@ def test_wrong_fields_are_named(http, fields: dict[str, str], part: str) -> None
     assert part in answer.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("address", "field"), [("/v1/segment", "image"), ("/v1/segment/batch", "images")]
+)
+def test_a_field_that_is_sent_twice_is_refused(http, address: str, field: str) -> None:
+    fields = {"vocabulary": "car", "things": "car", "threshold": "0.5", "tasks": "semantic"}
+    for name, value in (fields | {"format": "json"}).items():
+        twice = {"vocabulary": "car", name: [value, value]}
+        answer = http.post(address, files={field: b"pixels"}, data=twice)
+        assert answer.status_code == 422, name
+        assert answer.json() == {"error": f"{name}: sent 2 times; send it once (see /docs)"}
+
+
+def test_only_a_batch_takes_several_images(http) -> None:
+    for address, field, status in [
+        ("/v1/segment", "image", 422),
+        ("/v1/segment/batch", "images", 200),
+    ]:
+        answer = http.post(address, files=[(field, b"a")] * 2, data={"vocabulary": "car"})
+        assert answer.status_code == status
+        assert status == 200 or answer.json()["error"].startswith("image: sent 2 times")
+
+
 def test_a_request_without_an_image_or_a_form_is_refused(http) -> None:
     assert http.post("/v1/segment", data={"vocabulary": "car"}).status_code == 422
     assert http.post("/v1/segment", content=b"{}").status_code == 422
