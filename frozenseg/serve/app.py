@@ -32,10 +32,12 @@ from frozenseg.serve.fields import (
 )
 from frozenseg.serve.guard import Guard, Stamp
 from frozenseg.serve.jobs import TASKS, Answer, Job, Refusal
+from frozenseg.serve.limits import Limits
 from frozenseg.serve.lists import class_lists, example_files, examples
 from frozenseg.serve.pool import Pool
 from frozenseg.serve.privacy import nothing_logged
 from frozenseg.serve.words import read_vocabulary
+from frozenseg.text.vocabulary import Vocabulary
 
 PAGE = Path(str(resources.files("frozenseg.serve") / "page"))
 
@@ -194,7 +196,7 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
         format: Format = "json",
     ) -> Response:
         check_form(await request.form())  # FastAPI has read it already
-        words = await asyncio.to_thread(read_vocabulary, vocabulary, things, pool.limits)
+        words = await _words(request, vocabulary, things, pool.limits)
         job = Job(await image.read(), words, threshold, _tasks(tasks), format)
         (outcome,) = await pool.submit([job], request.is_disconnected)
         if isinstance(outcome, Refusal):
@@ -218,12 +220,20 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
         format: JsonFormat = "json",
     ) -> Response:
         check_form(await request.form(), several="images")
-        words = await asyncio.to_thread(read_vocabulary, vocabulary, things, pool.limits)
+        words = await _words(request, vocabulary, things, pool.limits)
         contents = await asyncio.gather(*(image.read() for image in images))
         jobs = [Job(part, words, threshold, _tasks(tasks), format) for part in contents]
         outcomes = await pool.submit(jobs, request.is_disconnected)
         body = b"[%s]" % b",".join(map(_entry, outcomes))
         return Response(body, media_type="application/json")
+
+
+async def _words(
+    request: Request, vocabulary: str, things: str | None, limits: Limits
+) -> Vocabulary:
+    if (await request.form()).get("things") == "":
+        things = ""  # no class is a thing; FastAPI takes empty text for an absent field
+    return await asyncio.to_thread(read_vocabulary, vocabulary, things, limits)
 
 
 def _tasks(text: str) -> tuple[str, ...]:

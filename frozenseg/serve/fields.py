@@ -24,8 +24,8 @@ Words = Annotated[
 Things = Annotated[
     str | None,
     Form(
-        description="The classes that are countable things, in the same forms; `[]` for none. "
-        "Without this field, a class is a thing unless it is a stuff class of COCO.",
+        description="The classes that are countable things, in the same forms; empty text or `[]` "
+        "for none. Without this field, a class is a thing unless it is a stuff class of COCO.",
         examples=["car, truck"],
     ),
 ]
@@ -78,13 +78,16 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def check_form(form: FormData, several: str = "") -> None:
-    """Raise `Refusal` for a form that has a field more than once: FastAPI would take the last one.
+    """Raise `Refusal` for what FastAPI ignores: repetitions of a field, and empty text in it.
 
-    several: the name of the field that may be repeated, if there is one.
+    FastAPI would take the last of several values, and the default in place of an empty one. Only
+    `things` may be empty: no class is a thing. several: the field that may be repeated, if any.
     """
     for name, count in Counter(name for name, _ in form.multi_items()).items():
         if count > 1 and name != several:
             raise Refusal(422, f"{name[:40]}: sent {count} times; send it once (see /docs)")
+        if form[name] == "" and name != "things":
+            raise Refusal(422, f"{name[:40]}: empty; leave it out for the default")
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:

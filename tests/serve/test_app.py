@@ -77,7 +77,11 @@ def test_text_that_looks_like_a_file_is_refused_whether_it_exists_or_not(http, p
 def test_things_are_taken_as_given(http) -> None:
     assert post(http, things="road").json()["things"] == [False, True]
     assert post(http, things='[["road"]]').json()["things"] == [False, True]
-    assert post(http, things="[]").json()["things"] == [False, False]
+    for nothing in ("[]", "", " "):
+        assert post(http, things=nothing).json()["things"] == [False, False]
+    fields = {"vocabulary": "car; road", "things": ""}
+    (entry,) = http.post("/v1/segment/batch", files={"images": b"a"}, data=fields).json()
+    assert entry["things"] == [False, False]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +98,9 @@ def test_things_are_taken_as_given(http) -> None:
         ({"vocabulary": "a" * 21}, "20 letters"),
         ({"things": "boat"}, "boat"),
         ({"threshold": "2"}, "threshold"),
+        ({"threshold": ""}, "threshold: empty"),
+        ({"tasks": ""}, "tasks: empty"),
+        ({"format": ""}, "format: empty"),
         ({"threshold": "nan"}, "threshold"),
         ({"threshold": "high"}, "threshold"),
         ({"tasks": "panoptic,all"}, "'all'"),
