@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
@@ -97,11 +97,13 @@ def _add_middleware(app: FastAPI, pool: Pool, token: str | None, origins: tuple[
 def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
     async def refused(request: Request, error: Refusal) -> JSONResponse:
-        return _error(error.status, error.message, error.retry_after)
+        wait = error.retry_after
+        headers = None if wait is None else {"Retry-After": str(wait)}
+        return _error(error.status, error.message, headers)
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> JSONResponse:
-        return _error(error.status_code, str(error.detail))
+        return _error(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(404)
     async def unknown(request: Request, error: Exception) -> JSONResponse:
@@ -109,9 +111,8 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(405)
     async def wrong_method(request: Request, error: Exception) -> JSONResponse:
-        answer = _error(405, f"this address does not accept {request.method}; see /docs")
-        answer.headers["Allow"] = getattr(error, "headers", {})["Allow"]
-        return answer
+        line = f"this address does not accept {request.method}; see /docs"
+        return _error(405, line, getattr(error, "headers", None))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -120,8 +121,7 @@ def _handle_errors(app: FastAPI) -> None:
         return _error(422, "; ".join(lines[:5]))
 
 
-def _error(status: int, line: str, retry_after: int | None = None) -> JSONResponse:
-    headers = None if retry_after is None else {"Retry-After": str(retry_after)}
+def _error(status: int, line: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"error": " ".join(line.split())}, status, headers)
 
 

@@ -64,6 +64,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         "The request comes from a page of another site.",
         "pages of other sites may not call this service",
     ),
+    408: _error(
+        "The request arrives too slowly.",
+        "the request arrived too slowly; send it with no pause of 20 s, and within 360 s",
+    ),
     413: _error(
         "The request or an image is too large.", "the request has more than 20 MB; send less"
     ),

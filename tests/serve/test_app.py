@@ -208,6 +208,29 @@ def test_too_many_requests_are_refused_like_a_full_queue_and_probes_answered(mon
         assert post(http).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("pause", "limits"), [(60, {"silence": 0.2}), (0.05, {"silence": 60, "arrival": 0.4})]
+)
+def test_a_request_that_stops_or_trickles_gives_its_place_back(pause: float, limits) -> None:
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        await asyncio.sleep(pause)
+        return {"type": "http.request", "body": b"\n", "more_body": True}
+
+    async def send(message) -> None:
+        sent.append(message)
+
+    with client_of(limits=replace(LIMITS, requests=1, **limits)) as http:
+        wait_until_ready(http)
+        head = [(b"content-type", b"multipart/form-data; boundary=x")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/segment", "headers": head}
+        asyncio.run(asyncio.wait_for(http.app(scope | {"query_string": b""}, receive, send), 10))
+        assert sent[0]["status"] == 408 and (b"connection", b"close") in sent[0]["headers"]
+        assert "too slowly" in json.loads(sent[1]["body"])["error"]
+        assert post(http).status_code == 200
+
+
 def test_requests_at_once_do_not_see_each_other(http) -> None:
     outcomes: dict[int, list] = {}
 
