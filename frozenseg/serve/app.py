@@ -12,6 +12,7 @@ from fastapi import FastAPI, File, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
@@ -73,6 +74,7 @@ def make_app(pool: Pool, *, token: str | None = None, origins: tuple[str, ...] =
     _add_state(app, pool)
     _add_segmentation(app, pool)
     _add_page(app)
+    _add_head(app)
     _add_middleware(app, pool, token, origins)
     return app
 
@@ -87,7 +89,7 @@ def _add_middleware(app: FastAPI, pool: Pool, token: str | None, origins: tuple[
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["Authorization"],
         )
     paths = {route.path for route in app.routes if hasattr(route, "path")}
@@ -112,7 +114,8 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(405)
     async def wrong_method(request: Request, error: Exception) -> JSONResponse:
         line = f"this address does not accept {request.method}; see /docs"
-        return _error(405, line, getattr(error, "headers", None))
+        allowed = getattr(error, "headers", {})["Allow"]
+        return _error(405, line, {"Allow": "GET, HEAD" if allowed == "GET" else allowed})
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -265,3 +268,13 @@ def _add_page(app: FastAPI) -> None:
     for address, name in (("/", "index.html"), ("/docs", "docs.html")):
         if name in files:
             add(address, files[name])
+
+
+def _add_head(app: FastAPI) -> None:
+    """Accept HEAD at all GET addresses: load balancers probe with it. The server sends no body.
+
+    FastAPI, unlike Starlette, does not add it. `/openapi.json` describes GET alone.
+    """
+    for route in list(app.routes):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            app.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)

@@ -22,6 +22,7 @@ from frozenseg.serve.pool import Pool
 from frozenseg.serve.words import read_vocabulary
 from tests.serve import echo
 
+PROTECTED = ("/metrics", "/v1/models")
 LIMITS = Limits(upload=2**20, names=50, letters=20, images=3, batch=2)
 
 
@@ -262,6 +263,27 @@ def test_every_answer_has_its_headers_and_errors_their_form(http) -> None:
         assert "access-control-allow-origin" not in answer.headers
         assert ("allow" in answer.headers) == (status == 405)
         assert status == 200 or set(answer.json()) == {"error"}
+
+
+def test_head_is_answered_like_get_without_a_body() -> None:
+    with client_of(token="a-long-secret-word") as http:
+        wait_until_ready(http)
+        paths = [route.path for route in http.app.routes if "GET" in route.methods]
+        assert {"/", "/docs", "/healthz", "/readyz", "/metrics", "/page/main.js"} <= set(paths)
+        for path in paths:
+            get, head = http.get(path), http.head(path)
+            assert head.status_code == get.status_code == (401 if path in PROTECTED else 200), path
+            assert head.headers["content-type"] == get.headers["content-type"]
+            assert head.content == b""
+        refused = http.post("/healthz")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+        asked = http.head("/v1/segment", headers={"Authorization": "Bearer a-long-secret-word"})
+        assert (asked.status_code, asked.headers["allow"]) == (405, "POST")
+
+
+def test_head_at_the_probe_says_that_the_model_is_not_ready() -> None:
+    with client_of("broken") as http:
+        assert http.head("/readyz").status_code == 503
 
 
 def test_a_fault_of_the_service_is_stamped_and_counted_too(http, monkeypatch) -> None:
