@@ -77,6 +77,7 @@ def _serve(arguments: argparse.Namespace, token: str | None, listener: socket.so
             batch=arguments.batch_size,
             requests=4 * arguments.max_queue + 64,
             upload=arguments.max_upload_mb * 2**20,
+            arrival=60 + 15 * arguments.max_upload_mb,  # a line of 0.6 Mbit/s is fast enough
             pixels=int(arguments.max_megapixels * 1e6),
         ),
         Metrics(),

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
@@ -12,6 +12,7 @@ from fastapi import FastAPI, File, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
@@ -27,14 +28,17 @@ from frozenseg.serve.fields import (
     Things,
     Threshold,
     Words,
+    check_form,
     errors,
 )
 from frozenseg.serve.guard import Guard, Stamp
 from frozenseg.serve.jobs import TASKS, Answer, Job, Refusal
+from frozenseg.serve.limits import Limits
 from frozenseg.serve.lists import class_lists, example_files, examples
 from frozenseg.serve.pool import Pool
 from frozenseg.serve.privacy import nothing_logged
 from frozenseg.serve.words import read_vocabulary
+from frozenseg.text.vocabulary import Vocabulary
 
 PAGE = Path(str(resources.files("frozenseg.serve") / "page"))
 
@@ -70,6 +74,7 @@ def make_app(pool: Pool, *, token: str | None = None, origins: tuple[str, ...] =
     _add_state(app, pool)
     _add_segmentation(app, pool)
     _add_page(app)
+    _add_head(app)
     _add_middleware(app, pool, token, origins)
     return app
 
@@ -84,7 +89,7 @@ def _add_middleware(app: FastAPI, pool: Pool, token: str | None, origins: tuple[
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["Authorization"],
         )
     paths = {route.path for route in app.routes if hasattr(route, "path")}
@@ -94,11 +99,13 @@ def _add_middleware(app: FastAPI, pool: Pool, token: str | None, origins: tuple[
 def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
     async def refused(request: Request, error: Refusal) -> JSONResponse:
-        return _error(error.status, error.message, error.retry_after)
+        wait = error.retry_after
+        headers = None if wait is None else {"Retry-After": str(wait)}
+        return _error(error.status, error.message, headers)
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> JSONResponse:
-        return _error(error.status_code, str(error.detail))
+        return _error(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(404)
     async def unknown(request: Request, error: Exception) -> JSONResponse:
@@ -106,9 +113,9 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(405)
     async def wrong_method(request: Request, error: Exception) -> JSONResponse:
-        answer = _error(405, f"this address does not accept {request.method}; see /docs")
-        answer.headers["Allow"] = getattr(error, "headers", {})["Allow"]
-        return answer
+        line = f"this address does not accept {request.method}; see /docs"
+        allowed = getattr(error, "headers", {})["Allow"]
+        return _error(405, line, {"Allow": "GET, HEAD" if allowed == "GET" else allowed})
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -117,8 +124,7 @@ def _handle_errors(app: FastAPI) -> None:
         return _error(422, "; ".join(lines[:5]))
 
 
-def _error(status: int, line: str, retry_after: int | None = None) -> JSONResponse:
-    headers = None if retry_after is None else {"Retry-After": str(retry_after)}
+def _error(status: int, line: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"error": " ".join(line.split())}, status, headers)
 
 
@@ -192,7 +198,8 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
         tasks: Tasks = "panoptic,semantic,instances",
         format: Format = "json",
     ) -> Response:
-        words = await asyncio.to_thread(read_vocabulary, vocabulary, things, pool.limits)
+        check_form(await request.form())  # FastAPI has read it already
+        words = await _words(request, vocabulary, things, pool.limits)
         job = Job(await image.read(), words, threshold, _tasks(tasks), format)
         (outcome,) = await pool.submit([job], request.is_disconnected)
         if isinstance(outcome, Refusal):
@@ -215,12 +222,21 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
         tasks: Tasks = "panoptic,semantic,instances",
         format: JsonFormat = "json",
     ) -> Response:
-        words = await asyncio.to_thread(read_vocabulary, vocabulary, things, pool.limits)
+        check_form(await request.form(), several="images")
+        words = await _words(request, vocabulary, things, pool.limits)
         contents = await asyncio.gather(*(image.read() for image in images))
         jobs = [Job(part, words, threshold, _tasks(tasks), format) for part in contents]
         outcomes = await pool.submit(jobs, request.is_disconnected)
         body = b"[%s]" % b",".join(map(_entry, outcomes))
         return Response(body, media_type="application/json")
+
+
+async def _words(
+    request: Request, vocabulary: str, things: str | None, limits: Limits
+) -> Vocabulary:
+    if (await request.form()).get("things") == "":
+        things = ""  # no class is a thing; FastAPI takes empty text for an absent field
+    return await asyncio.to_thread(read_vocabulary, vocabulary, things, limits)
 
 
 def _tasks(text: str) -> tuple[str, ...]:
@@ -252,3 +268,13 @@ def _add_page(app: FastAPI) -> None:
     for address, name in (("/", "index.html"), ("/docs", "docs.html")):
         if name in files:
             add(address, files[name])
+
+
+def _add_head(app: FastAPI) -> None:
+    """Accept HEAD at all GET addresses: load balancers probe with it. The server sends no body.
+
+    FastAPI, unlike Starlette, does not add it. `/openapi.json` describes GET alone.
+    """
+    for route in list(app.routes):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            app.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)

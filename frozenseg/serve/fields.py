@@ -1,15 +1,18 @@
-"""The descriptions of request fields and of errors in `/openapi.json`."""
+"""The fields of a request and the errors: their descriptions in `/openapi.json`, and a check."""
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from fastapi import Form
+from starlette.datastructures import FormData
 
 from frozenseg.serve.bodies import ErrorBody
+from frozenseg.serve.jobs import Refusal
 
 ABOUT = """Segments images into the classes that are named in the request.
 
-Classes are separated by `;`, and synonyms of a class by commas: `car, truck; road`. All errors
-are `{"error": "one line"}`."""
+Classes are separated by `;`, and synonyms of a class by commas: `car, truck; road`. Each
+field may be sent once, `images` several times. All errors are `{"error": "one line"}`."""
 
 Words = Annotated[
     str,
@@ -21,8 +24,8 @@ Words = Annotated[
 Things = Annotated[
     str | None,
     Form(
-        description="The classes that are countable things, in the same forms; `[]` for none. "
-        "Without this field, a class is a thing unless it is a stuff class of COCO.",
+        description="The classes that are countable things, in the same forms; empty text or `[]` "
+        "for none. Without this field, a class is a thing unless it is a stuff class of COCO.",
         examples=["car, truck"],
     ),
 ]
@@ -61,6 +64,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         "The request comes from a page of another site.",
         "pages of other sites may not call this service",
     ),
+    408: _error(
+        "The request arrives too slowly.",
+        "the request arrived too slowly; send it with no pause of 20 s, and within 360 s",
+    ),
     413: _error(
         "The request or an image is too large.", "the request has more than 20 MB; send less"
     ),
@@ -72,6 +79,19 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         "the queue is full (32 images are waiting); try again soon",
     ),
 }
+
+
+def check_form(form: FormData, several: str = "") -> None:
+    """Raise `Refusal` for what FastAPI ignores: repetitions of a field, and empty text in it.
+
+    FastAPI would take the last of several values, and the default in place of an empty one. Only
+    `things` may be empty: no class is a thing. several: the field that may be repeated, if any.
+    """
+    for name, count in Counter(name for name, _ in form.multi_items()).items():
+        if count > 1 and name != several:
+            raise Refusal(422, f"{name[:40]}: sent {count} times; send it once (see /docs)")
+        if form[name] == "" and name != "things":
+            raise Refusal(422, f"{name[:40]}: empty; leave it out for the default")
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:

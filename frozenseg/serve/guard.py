@@ -1,5 +1,6 @@
 """The middlewares around all requests: limits, token, security headers and metrics."""
 
+import asyncio
 import hmac
 import json
 import time
@@ -72,8 +73,9 @@ class Guard:
     """An ASGI middleware that refuses requests which must not reach the service.
 
     It refuses a body of more than `limits.upload` bytes (by its declared length, or as soon as too
-    many bytes have arrived), a request without the token, a form from the page of another site, and
-    a form that arrives while `limits.requests` others are being read and answered.
+    many bytes have arrived) or that arrives too slowly, a request without the token, a form from
+    the page of another site, and a form that arrives while `limits.requests` others are being read
+    and answered.
     """
 
     def __init__(
@@ -130,12 +132,27 @@ class Guard:
     def _too_large(self) -> str:
         return f"the request has more than {self.limits.upload / 2**20:g} MB; send less"
 
+    def _too_slow(self) -> str:
+        limits = self.limits
+        return (
+            f"the request arrived too slowly; send it with no pause of {limits.silence:g} s, and "
+            f"within {limits.arrival:g} s"
+        )
+
     def _bounded(self, receive: Receive) -> Receive:
-        read = 0
+        read, whole = 0, False
+        deadline = time.monotonic() + self.limits.arrival
 
         async def bounded() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, whole
+            if whole:  # what is left to receive is that the client disconnects
+                return await receive()
+            patience = min(self.limits.silence, deadline - time.monotonic())
+            try:
+                message = await asyncio.wait_for(receive(), patience)
+            except asyncio.TimeoutError:
+                raise HTTPException(408, self._too_slow(), {"Connection": "close"}) from None
+            whole = not message.get("more_body", False)
             read += len(message.get("body", b""))
             if read > self.limits.upload:
                 raise HTTPException(413, self._too_large())

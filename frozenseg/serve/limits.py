@@ -12,6 +12,8 @@ class Limits:
     wait: seconds to wait for further images of a batch, once there is a first one.
     requests: requests whose uploads are in memory at once, including those still being received.
     upload: bytes in the body of a request.
+    silence: seconds without data, while a body is being received.
+    arrival: seconds until the whole body has been received.
     pixels: pixels of one image; its header is checked before anything is decoded.
     names: names in one vocabulary, including synonyms.
     letters: characters in one name.
@@ -25,6 +27,8 @@ class Limits:
     wait: float = 0.01
     requests: int = 192
     upload: int = 20 * 2**20
+    silence: float = 20.0
+    arrival: float = 360.0
     pixels: int = 40_000_000
     names: int = 2000
     letters: int = 100

@@ -22,6 +22,7 @@ from frozenseg.serve.pool import Pool
 from frozenseg.serve.words import read_vocabulary
 from tests.serve import echo
 
+PROTECTED = ("/metrics", "/v1/models")
 LIMITS = Limits(upload=2**20, names=50, letters=20, images=3, batch=2)
 
 
@@ -77,7 +78,11 @@ def test_text_that_looks_like_a_file_is_refused_whether_it_exists_or_not(http, p
 def test_things_are_taken_as_given(http) -> None:
     assert post(http, things="road").json()["things"] == [False, True]
     assert post(http, things='[["road"]]').json()["things"] == [False, True]
-    assert post(http, things="[]").json()["things"] == [False, False]
+    for nothing in ("[]", "", " "):
+        assert post(http, things=nothing).json()["things"] == [False, False]
+    fields = {"vocabulary": "car; road", "things": ""}
+    (entry,) = http.post("/v1/segment/batch", files={"images": b"a"}, data=fields).json()
+    assert entry["things"] == [False, False]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +99,9 @@ def test_things_are_taken_as_given(http) -> None:
         ({"vocabulary": "a" * 21}, "20 letters"),
         ({"things": "boat"}, "boat"),
         ({"threshold": "2"}, "threshold"),
+        ({"threshold": ""}, "threshold: empty"),
+        ({"tasks": ""}, "tasks: empty"),
+        ({"format": ""}, "format: empty"),
         ({"threshold": "nan"}, "threshold"),
         ({"threshold": "high"}, "threshold"),
         ({"tasks": "panoptic,all"}, "'all'"),
@@ -104,6 +112,28 @@ def test_wrong_fields_are_named(http, fields: dict[str, str], part: str) -> None
     answer = post(http, **fields)
     assert answer.status_code == 422, answer.text
     assert part in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("address", "field"), [("/v1/segment", "image"), ("/v1/segment/batch", "images")]
+)
+def test_a_field_that_is_sent_twice_is_refused(http, address: str, field: str) -> None:
+    fields = {"vocabulary": "car", "things": "car", "threshold": "0.5", "tasks": "semantic"}
+    for name, value in (fields | {"format": "json"}).items():
+        twice = {"vocabulary": "car", name: [value, value]}
+        answer = http.post(address, files={field: b"pixels"}, data=twice)
+        assert answer.status_code == 422, name
+        assert answer.json() == {"error": f"{name}: sent 2 times; send it once (see /docs)"}
+
+
+def test_only_a_batch_takes_several_images(http) -> None:
+    for address, field, status in [
+        ("/v1/segment", "image", 422),
+        ("/v1/segment/batch", "images", 200),
+    ]:
+        answer = http.post(address, files=[(field, b"a")] * 2, data={"vocabulary": "car"})
+        assert answer.status_code == status
+        assert status == 200 or answer.json()["error"].startswith("image: sent 2 times")
 
 
 def test_a_request_without_an_image_or_a_form_is_refused(http) -> None:
@@ -179,6 +209,29 @@ def test_too_many_requests_are_refused_like_a_full_queue_and_probes_answered(mon
         assert post(http).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("pause", "limits"), [(60, {"silence": 0.2}), (0.05, {"silence": 60, "arrival": 0.4})]
+)
+def test_a_request_that_stops_or_trickles_gives_its_place_back(pause: float, limits) -> None:
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        await asyncio.sleep(pause)
+        return {"type": "http.request", "body": b"\n", "more_body": True}
+
+    async def send(message) -> None:
+        sent.append(message)
+
+    with client_of(limits=replace(LIMITS, requests=1, **limits)) as http:
+        wait_until_ready(http)
+        head = [(b"content-type", b"multipart/form-data; boundary=x")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/segment", "headers": head}
+        asyncio.run(asyncio.wait_for(http.app(scope | {"query_string": b""}, receive, send), 10))
+        assert sent[0]["status"] == 408 and (b"connection", b"close") in sent[0]["headers"]
+        assert "too slowly" in json.loads(sent[1]["body"])["error"]
+        assert post(http).status_code == 200
+
+
 def test_requests_at_once_do_not_see_each_other(http) -> None:
     outcomes: dict[int, list] = {}
 
@@ -210,6 +263,27 @@ def test_every_answer_has_its_headers_and_errors_their_form(http) -> None:
         assert "access-control-allow-origin" not in answer.headers
         assert ("allow" in answer.headers) == (status == 405)
         assert status == 200 or set(answer.json()) == {"error"}
+
+
+def test_head_is_answered_like_get_without_a_body() -> None:
+    with client_of(token="a-long-secret-word") as http:
+        wait_until_ready(http)
+        paths = [route.path for route in http.app.routes if "GET" in route.methods]
+        assert {"/", "/docs", "/healthz", "/readyz", "/metrics", "/page/main.js"} <= set(paths)
+        for path in paths:
+            get, head = http.get(path), http.head(path)
+            assert head.status_code == get.status_code == (401 if path in PROTECTED else 200), path
+            assert head.headers["content-type"] == get.headers["content-type"]
+            assert head.content == b""
+        refused = http.post("/healthz")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+        asked = http.head("/v1/segment", headers={"Authorization": "Bearer a-long-secret-word"})
+        assert (asked.status_code, asked.headers["allow"]) == (405, "POST")
+
+
+def test_head_at_the_probe_says_that_the_model_is_not_ready() -> None:
+    with client_of("broken") as http:
+        assert http.head("/readyz").status_code == 503
 
 
 def test_a_fault_of_the_service_is_stamped_and_counted_too(http, monkeypatch) -> None:
