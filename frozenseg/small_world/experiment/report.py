@@ -135,9 +135,11 @@ def plot(outcome: Outcome, path: Path) -> None:
             gain, (colour, width) = of_row[key], DECIDED if of_row[key].decided else UNDECIDED
             axes.plot([gain.low, gain.high], [place, place], color=colour, linewidth=width)
             axes.plot(gain.mean, place, "o", color=colour, markersize=4)
-        # Intervals over two or three seeds may extend beyond the frame.
-        means = [abs(of_row[key].mean) for _, _, of_row in rows]
-        reach = 1.4 * float(np.nanmax([1, *means]))
+        found = [of_row[key] for _, _, of_row in rows]
+        means = [1.4 * abs(gain.mean) for gain in found]
+        # Intervals over two or three seeds are so wide that they may extend beyond the frame.
+        ends = [1.05 * max(-gain.low, gain.high) for gain in found if len(gain.per_seed) > 3]
+        reach = float(np.nanmax([1, *means, *ends]))
         axes.set(title=experiment.metrics[key], xlim=(-reach, reach))
         axes.grid(axis="x", alpha=0.3)
     seeds = [len(of_row[experiment.main[0]].per_seed) for _, _, of_row in rows]
