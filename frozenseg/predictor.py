@@ -141,7 +141,8 @@ class Predictor:
         start = time.perf_counter()
         pixels = self.read(image)
         found = self.segment(pixels, words, self.embed(words))
-        return self._result(image, pixels, words, found, least, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return self._result(file_name(image), pixels, words, found, least, seconds)
 
     def batch(
         self,
@@ -256,9 +257,8 @@ class Predictor:
             if isinstance(found, UserError):
                 yield found
             else:
-                result = self._result(image, pixels, words, found, threshold, spent / number)
-                name = result.file_name or numbered(number)
-                yield replace(result, file_name=name)
+                name = file_name(image) or numbered(number)
+                yield self._result(name, pixels, words, found, threshold, spent / number)
             start = time.perf_counter()
 
     def _prepare(self, image: Any) -> tuple[tuple[Any, np.ndarray], Request | UserError]:
@@ -275,7 +275,7 @@ class Predictor:
 
     def _result(
         self,
-        image: Any,
+        name: str | None,
         pixels: np.ndarray,
         vocabulary: Vocabulary,
         found: Prediction,
@@ -290,7 +290,7 @@ class Predictor:
             semantic=found.semantic,
             instances=found.instances,
             note=self.note,
-            file_name=file_name(image),
+            file_name=name,
             seconds=seconds,
         )
         return result.filter(threshold=threshold)

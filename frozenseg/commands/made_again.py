@@ -8,7 +8,7 @@ from tqdm import tqdm
 from frozenseg.commands.result_names import Input, is_film
 from frozenseg.data.file_states import has_changed
 from frozenseg.data.prediction_lines import PredictionLines
-from frozenseg.data.results import frame_maps, panoptic_path
+from frozenseg.data.results import label_maps
 from frozenseg.files import writing
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ def forget_outdated(inputs: list[Input], output: Path, lines: PredictionLines) -
     """
     done = [entry for entry in inputs if entry.source in lines.done]
     lost = [entry for entry in done if not _has_label_maps(entry, output, lines)]
-    # Where a folder was copied, all files have new times, and reading them takes a while.
+    # If a folder was copied, all files have new times, and reading them takes a while.
     bar = tqdm(done, unit=" files compared", delay=2, disable=None)
     changed = [entry for entry in bar if _has_changed(entry, lines)]
     for entries, reason in (
@@ -44,14 +44,11 @@ def _has_changed(entry: Input, lines: PredictionLines) -> bool:
 
 
 def _has_label_maps(entry: Input, output: Path, lines: PredictionLines) -> bool:
-    if is_film(entry.path):
-        return len(frame_maps(output, entry.name)) >= lines.frames[entry.source]
-    return panoptic_path(output, f"{entry.name}.png").exists()
+    found = label_maps(output, entry.name, is_film(entry.path))
+    return sum(1 for _ in found) >= lines.frames.get(entry.source, 1)
 
 
 def _remove_results(entry: Input, output: Path) -> None:
-    film = is_film(entry.path)
-    maps = frame_maps(output, entry.name) if film else [panoptic_path(output, f"{entry.name}.png")]
-    for path in [output / entry.picture, *maps]:
+    for path in [output / entry.picture, *label_maps(output, entry.name, is_film(entry.path))]:
         with writing(path):
             path.unlink(missing_ok=True)

@@ -108,23 +108,8 @@ def segment_files(
             lines.drop_video()
     lines.claim({entry.source: entry.name for entry in waiting})
     _remove_half_written(inputs, output, alone=lines.part.total == 1)
-    try:
-        with tqdm(
-            total=len(inputs),
-            initial=len(done),
-            unit=" images",
-            disable=None,
-        ) as bar:
-            for film, group in itertools.groupby(waiting, lambda entry: is_film(entry.path)):
-                if not film:
-                    run.images(list(group), bar)
-                    continue
-                for entry in group:
-                    run.video(entry)
-                    bar.update()
-    except BaseException:
-        run.rescue()
-        raise
+    with tqdm(total=len(inputs), initial=len(done), unit=" images", disable=None) as bar:
+        run.segment(waiting, bar)
     if again or len(waiting) > len(run.failures) or not waiting:
         run.finish(anything_new=bool(waiting))
     drawn = run.draw_missing(done) if pictures else 0
@@ -183,6 +168,20 @@ class _Run:
             pictures=pictures,
             options=video,
         )
+
+    def segment(self, waiting: list[Input], bar: "tqdm[Any]") -> None:
+        """Segment images and videos in their order; whatever ends this keeps what is done."""
+        try:
+            for film, group in itertools.groupby(waiting, lambda entry: is_film(entry.path)):
+                if not film:
+                    self.images(list(group), bar)
+                    continue
+                for entry in group:
+                    self.video(entry)
+                    bar.update()
+        except BaseException:
+            self.rescue()
+            raise
 
     def images(self, group: list[Input], bar: "tqdm[Any]") -> None:
         """Segment images; threads draw them, and the prediction lines are added in order."""

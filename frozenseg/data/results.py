@@ -45,14 +45,13 @@ def has_label_maps(output: Path, name: str, film: bool) -> bool:
     They are written before NAME.png or NAME.mp4, so their presence shows that this file is a result
     of FrozenSeg. film: whether the result is a video.
     """
-    if film:
-        return bool(frame_maps(output, name))
-    return panoptic_path(output, f"{name}.png").exists()
+    return any(label_maps(output, name, film))
 
 
-def frame_maps(output: Path, name: str) -> list[Path]:
-    """Return the label maps of the frames of a video."""
-    return list(panoptic_path(output, name).glob(FRAMES))
+def label_maps(output: Path, name: str, film: bool) -> Iterator[Path]:
+    """Yield the label maps of an image, or of the frames of a video, that exist."""
+    path = panoptic_path(output, f"{name}.png")
+    return path.with_suffix("").glob(FRAMES) if film else filter(Path.exists, [path])
 
 
 def without_results(files: list[Path], root: Path) -> list[Path]:

@@ -161,7 +161,7 @@ def bucketed(
                     yield group
             while groups and number - next(iter(groups.values()))[0] >= window:
                 yield groups.pop(next(iter(groups)))[1]
-    except Exception:
+    except Exception:  # of any kind, from the source; it is raised after what waits
         yield from (group for _, group in groups.values())
         raise
     yield from (group for _, group in groups.values())

@@ -72,9 +72,9 @@ class StageGraphs:
     The first call with new shapes runs the stage without a graph; the second one records it. Once
     there are `GRAPHS` graphs, new shapes replace the graph with the fewest calls, if they have been
     called more often. Shapes that cannot be recorded, for example because the memory does not
-    suffice, run without a graph from then on, and so does a stage of which `FAILURES` shapes could
-    not be recorded. The weights must stay at their addresses: after moving or casting a model,
-    create a new `StageGraphs`. Threads take turns.
+    suffice, run without a graph from then on, and so do all new shapes of a stage once `FAILURES`
+    of its shapes could not be recorded. The weights must stay at their addresses: after moving or
+    casting a model, create a new `StageGraphs`. Threads take turns.
     """
 
     def __init__(self) -> None:
@@ -94,8 +94,7 @@ class StageGraphs:
         @functools.wraps(method)
         def run(*arguments: Any, **options: Any) -> Any:
             given = (arguments, options)
-            failed = self._failed.setdefault(name, set())
-            if len(failed) >= FAILURES or torch.is_grad_enabled() or not _on_cuda(given):
+            if torch.is_grad_enabled() or not _on_cuda(given):
                 return method(*arguments, **options)
             key = f"{name} {_mode()} {map_tensors(given, _describe)}"
             with self._lock:
@@ -112,13 +111,14 @@ class StageGraphs:
         self._calls[key] += 1
         if len(self._calls) > COUNTED:  # a service keeps meeting new sizes and numbers of names
             self._calls = Counter(dict(self._calls.most_common(COUNTED // 2)))
-        new = key not in self._graphs and key not in self._failed[name]
+        failed = self._failed.setdefault(name, set())
+        new = key not in self._graphs and key not in failed and len(failed) < FAILURES
         if new and self._calls[key] > 1 and self._has_room(self._calls[key]):
             try:
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
                 self._graphs[key] = record(method, given, self._pool)
             except RuntimeError as error:  # raised for what a graph cannot contain
-                self._failed[name].add(key)
+                failed.add(key)
                 logger.warning(
                     "%s cannot be recorded as a CUDA graph for an input of this size and runs "
                     "without one, more slowly (%s)",

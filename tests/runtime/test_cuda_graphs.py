@@ -134,6 +134,10 @@ def test_other_shapes_and_stages_are_recorded_after_a_failure(
         run(features(1.0, size), factor=2)
         run(features(1.0, size), factor=2)
     assert len(recorded) == 1 and len(caplog.records) == cuda_graphs.FAILURES
+    (graph,) = graphs._graphs.values()  # the one that exists stays in use
+    graph.outputs["sum"].fill_(0)
+    graph.replay = lambda: None
+    assert run(features(1.0, 2), factor=2)["sum"].tolist() == [0, 0]
     for _ in range(2):
         other(features(1.0, 3), factor=2)
     assert len(recorded) == 2

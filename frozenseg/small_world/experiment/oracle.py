@@ -7,7 +7,7 @@ feature cache alone (`frozenseg.engine.feature_cache`).
 Legend: H x W pixels of the padded image, h x w cells of SAM's map, C its channels, D properties.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from frozenseg.build.models import loaded_model
 from frozenseg.build.optimization import feature_cache
 from frozenseg.build.training_data import training_dataset
 from frozenseg.data.annotations import load_panoptic
-from frozenseg.data.dataset import Sample
+from frozenseg.data.dataset import Sample, SegmentationDataset
 from frozenseg.data.records import Record
 from frozenseg.data.transforms import resize_labels
 from frozenseg.errors import UserError
@@ -58,12 +58,13 @@ def write_oracle(cfg: CfgNode) -> None:
         return FrozenFeatures(features.clip, oracle[None] * features.sam.std())
 
     cache.encode = encode
-    views = [*_training_views(cfg), *_test_views(cfg)]
-    total = sum(count for count, _ in views)
+    sets = _sets(cfg)
+    total = sum(len(dataset) for dataset, _ in sets)
     with tqdm(total=total, desc="oracle", unit=" images", disable=None) as bar:
-        for _, samples in views:
-            for sample, ids in samples:
-                truth = ids
+        for dataset, truth_of in sets:
+            for number in range(len(dataset)):
+                sample = dataset[number]
+                truth = truth_of(sample)
                 size = sample.unpadded_size or (sample.image.shape[1], sample.image.shape[2])
                 cache(ImageBatch.collate([sample.image], model.size_divisor, [size]), model.device)
                 bar.update()
@@ -75,23 +76,15 @@ def write_oracle(cfg: CfgNode) -> None:
         )
 
 
-View = tuple[Sample, np.ndarray]
-"""A sample, and the number of the region (H, W) of each pixel, 0 in the padding."""
-
-
-def _training_views(cfg: CfgNode) -> Iterator[tuple[int, Iterator[View]]]:
-    dataset, _ = training_dataset(cfg)
-    dataset.unnamed = _regions
-
-    def views() -> Iterator[View]:
-        for number in range(len(dataset)):
-            sample = dataset[number]
-            assert sample.targets is not None
-            masks = sample.targets.masks[~sample.targets.is_named].numpy()
-            numbers = np.arange(1, len(masks) + 1)[:, None, None]
-            yield sample, (masks * numbers).sum(0)
-
-    yield len(dataset), views()
+def _sets(cfg: CfgNode) -> list[tuple[SegmentationDataset, Callable[[Sample], np.ndarray]]]:
+    """Return the training set and the test sets, each with the function that returns the number of
+    the region of each pixel of a sample, (H, W), 0 in the padding."""
+    training, _ = training_dataset(cfg)
+    training.unnamed = _regions
+    return [
+        (training, _truth_of_view),
+        *((entry.dataset, _truth_of_image) for entry in eval_datasets(cfg)),
+    ]
 
 
 def _regions(record: Record, image: np.ndarray, annotated: np.ndarray) -> np.ndarray:
@@ -104,14 +97,13 @@ def _regions(record: Record, image: np.ndarray, annotated: np.ndarray) -> np.nda
     return scene.ids
 
 
-def _test_views(cfg: CfgNode) -> Iterator[tuple[int, Iterator[View]]]:
-    for entry in eval_datasets(cfg):
-        samples = map(entry.dataset.__getitem__, range(len(entry.dataset)))
-        yield len(entry.dataset), ((sample, _truth(sample)) for sample in samples)
+def _truth_of_view(sample: Sample) -> np.ndarray:
+    assert sample.targets is not None
+    masks = sample.targets.masks[~sample.targets.is_named].numpy()
+    return (masks * np.arange(1, len(masks) + 1)[:, None, None]).sum(0)
 
 
-def _truth(sample: Sample) -> np.ndarray:
-    """Return the regions of a test image at the size of the sample."""
+def _truth_of_image(sample: Sample) -> np.ndarray:
     ids, _ = load_panoptic(sample.record)
     return resize_labels(ids, (sample.image.shape[1], sample.image.shape[2]))
 

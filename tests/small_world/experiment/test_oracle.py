@@ -69,8 +69,10 @@ def recipe(tmp_path: Path) -> CfgNode:
 
 def test_every_view_has_the_map_of_its_own_regions(recipe: CfgNode, tmp_path: Path) -> None:
     unannotated = 0
-    views = [view for _, views in oracle._training_views(recipe) for view in views]
-    for number, (sample, ids) in enumerate(views):
+    (training, truth_of), _ = oracle._sets(recipe)
+    for number in range(len(training)):
+        sample = training[number]
+        ids = truth_of(sample)
         scene = make_scene(5, "train", number, SceneOptions(unseen_weight=0.25))
         assert set(np.unique(ids)) - {0} <= {region.id for region in scene.regions}
         assert sample.targets is not None
