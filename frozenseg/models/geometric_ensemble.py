@@ -31,10 +31,11 @@ def class_logits(
     with in_float32(weight):
         name_logits = scale * F.normalize(embeddings.float(), dim=-1) @ weight.T  # (B, Q, S + 1)
     index = torch.cat((text.class_index, text.class_index.new_full((1,), text.num_classes)))
-    logits = name_logits.new_empty(*name_logits.shape[:-1], text.num_classes + 1)
-    return logits.scatter_reduce(
-        -1, index.expand_as(name_logits), name_logits, reduce="amax", include_self=False
-    )
+    # Not with include_self=False: the gradient of PyTorch's scatter_reduce would still count the
+    # numbers that were in the tensor before. If they equal the result, e.g. in uninitialised memory
+    # that holds an earlier one, the gradient is halved.
+    logits = name_logits.new_full((*name_logits.shape[:-1], text.num_classes + 1), -math.inf)
+    return logits.scatter_reduce(-1, index.expand_as(name_logits), name_logits, reduce="amax")
 
 
 @dataclass

@@ -84,6 +84,20 @@ def test_class_logits_equal_the_loop_over_classes_and_names() -> None:
             assert ours[image, query, -1].item() == pytest.approx(expected, abs=1e-4)
 
 
+def test_gradients_of_class_logits_do_not_depend_on_what_the_memory_held() -> None:
+    """Repeated calls get memory that still holds the same logits."""
+    text, void, scale = make_text(), torch.randn(1, 8), torch.tensor(2.5)
+    embeddings = torch.randn(1, 40, 8, requires_grad=True)
+    weight = torch.nn.functional.normalize(torch.cat((text.weight, void)), dim=-1)
+    names = scale.exp() * torch.nn.functional.normalize(embeddings, dim=-1) @ weight.T
+    classes = [part.amax(-1) for part in names.split([*NAMES_PER_CLASS, 1], -1)]
+    (expected,) = torch.autograd.grad(torch.stack(classes, -1).square().sum(), embeddings)
+    for _ in range(50):
+        squares = class_logits(embeddings, text, void, scale).square().sum()
+        (found,) = torch.autograd.grad(squares, embeddings)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_scale_is_kept_at_a_hundred() -> None:
     text = make_text()
     embedding = text.weight[:1][None]  # cosine 1 with the first name
