@@ -28,7 +28,7 @@ from frozenseg.serve.fields import (
     Things,
     Threshold,
     Words,
-    check_form,
+    check_fields,
     errors,
 )
 from frozenseg.serve.guard import Guard, Stamp
@@ -198,7 +198,7 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
         tasks: Tasks = "panoptic,semantic,instances",
         format: Format = "json",
     ) -> Response:
-        check_form(await request.form())  # FastAPI has read it already
+        await check_fields(request, "image")
         words = await _words(request, vocabulary, things, pool.limits)
         job = Job(await image.read(), words, threshold, _tasks(tasks), format)
         (outcome,) = await pool.submit([job], request.is_disconnected)
@@ -222,7 +222,7 @@ def _add_segmentation(app: FastAPI, pool: Pool) -> None:
         tasks: Tasks = "panoptic,semantic,instances",
         format: JsonFormat = "json",
     ) -> Response:
-        check_form(await request.form(), several="images")
+        await check_fields(request, "images")
         words = await _words(request, vocabulary, things, pool.limits)
         contents = await asyncio.gather(*(image.read() for image in images))
         jobs = [Job(part, words, threshold, _tasks(tasks), format) for part in contents]

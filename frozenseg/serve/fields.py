@@ -3,16 +3,17 @@
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from fastapi import Form
-from starlette.datastructures import FormData
+from fastapi import Form, Request
 
+from frozenseg.errors import nearest
 from frozenseg.serve.bodies import ErrorBody
 from frozenseg.serve.jobs import Refusal
 
 ABOUT = """Segments images into the classes that are named in the request.
 
 Classes are separated by `;`, and synonyms of a class by commas: `car, truck; road`. Each
-field may be sent once, `images` several times. All errors are `{"error": "one line"}`."""
+field may be sent once, `images` several times; other fields are refused. All errors are
+`{"error": "one line"}`."""
 
 Words = Annotated[
     str,
@@ -81,17 +82,25 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def check_form(form: FormData, several: str = "") -> None:
-    """Raise `Refusal` for what FastAPI ignores: repetitions of a field, and empty text in it.
+async def check_fields(request: Request, images: str) -> None:
+    """Raise `Refusal` for what FastAPI ignores: unknown fields, fields in the address, repetitions
+    of a field, and empty text in it.
 
     FastAPI would take the last of several values, and the default in place of an empty one. Only
-    `things` may be empty: no class is a thing. several: the field that may be repeated, if any.
+    `things` may be empty: no class is a thing. images: the field of the image, or "images", which
+    may be repeated.
     """
+    known = [images, "vocabulary", "things", "threshold", "tasks", "format"]
+    if misplaced := [name for name in known if name in request.query_params]:
+        raise Refusal(422, f"{misplaced[0]}: stands in the address; send it as a field of the form")
+    form = await request.form()  # FastAPI has read it already
     for name, count in Counter(name for name, _ in form.multi_items()).items():
-        if count > 1 and name != several:
-            raise Refusal(422, f"{name[:40]}: sent {count} times; send it once (see /docs)")
+        if name not in known:
+            raise Refusal(422, f"{name[:40]}: no such field; {nearest(name[:40], known)}")
+        if count > 1 and name != "images":
+            raise Refusal(422, f"{name}: sent {count} times; send it once (see /docs)")
         if form[name] == "" and name != "things":
-            raise Refusal(422, f"{name[:40]}: empty; leave it out for the default")
+            raise Refusal(422, f"{name}: empty; leave it out for the default")
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -126,6 +126,22 @@ def test_a_field_that_is_sent_twice_is_refused(http, address: str, field: str) -
         assert answer.json() == {"error": f"{name}: sent 2 times; send it once (see /docs)"}
 
 
+@pytest.mark.parametrize("address", ["/v1/segment", "/v1/segment/batch"])
+def test_fields_that_would_have_no_effect_are_refused(http, address: str) -> None:
+    files = {"images" if "batch" in address else "image": b"pixels"}
+    data = {"vocabulary": "car", "treshold": "0.9"}
+    answer = http.post(address, files=files, data=data)
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert error.startswith("treshold: no such field; did you mean threshold"), error
+    answer = http.post(f"{address}?threshold=0.9", files=files, data={"vocabulary": "car"})
+    assert answer.status_code == 422
+    expected = "threshold: stands in the address; send it as a field of the form"
+    assert answer.json() == {"error": expected}
+    answer = http.post(f"{address}?key=0.9", files=files, data={"vocabulary": "car"})
+    assert answer.status_code == 200  # others add such things
+
+
 def test_only_a_batch_takes_several_images(http) -> None:
     for address, field, status in [
         ("/v1/segment", "image", 422),
