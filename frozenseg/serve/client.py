@@ -14,7 +14,7 @@ from frozenseg.data.image_inputs import to_array
 from frozenseg.data.images import file_name
 from frozenseg.data.label_maps import decode_panoptic
 from frozenseg.data.results import png_bytes
-from frozenseg.data.rle import decode_masks
+from frozenseg.data.rle import as_rles, decode_masks
 from frozenseg.errors import UserError, sendable_token
 from frozenseg.results.result import SegmentationResult
 from frozenseg.structures import InstanceResult, PanopticResult, Segment
@@ -22,6 +22,8 @@ from frozenseg.text.vocabulary import Source, Vocabulary
 
 # The fields of an answer that the client reads; see `frozenseg.serve.bodies`.
 READ = {"panoptic", "semantic", "instances", "note", "seconds"}
+# The errors of the functions below for content that fits neither the image nor the classes.
+UNFIT = (LookupError, TypeError, ValueError, OSError, UserError, Image.DecompressionBombError)
 
 
 class Client:
@@ -82,16 +84,20 @@ class Client:
             "format": "map",
         }
         answer = self._send(fields, png_bytes(Image.fromarray(pixels)))
-        return SegmentationResult(
-            pixels,
-            words,
-            _panoptic(answer["panoptic"]),
-            _semantic(answer["semantic"]),
-            _instances(answer["instances"], pixels.shape[:2]),
-            answer["note"],
-            file_name(image),
-            answer["seconds"],
-        )
+        size = (pixels.shape[0], pixels.shape[1])
+        try:
+            return SegmentationResult(
+                pixels,
+                words,
+                _panoptic(answer["panoptic"], size, words),
+                _semantic(answer["semantic"], size, words),
+                _instances(answer["instances"], size, words),
+                answer["note"],
+                file_name(image),
+                answer["seconds"],
+            )
+        except UNFIT:
+            raise self._not_an_answer(200) from None
 
     def close(self) -> None:
         """Close the connection."""
@@ -121,8 +127,12 @@ class Client:
                 return content
             if status != 200 and isinstance(content.get("error"), str):
                 raise UserError(f"{url}: {content['error']} (status {status})")
-        raise UserError(
-            f"{url}: status {status}, not an answer of frozenseg serve; check the address"
+        raise self._not_an_answer(status)
+
+    def _not_an_answer(self, status: int) -> UserError:
+        return UserError(
+            f"{self._http.base_url}: status {status}, not an answer of frozenseg serve; check the "
+            "address"
         )
 
 
@@ -131,33 +141,63 @@ def _things(words: Vocabulary) -> list[tuple[str, ...]]:
     return [names for names, thing in pairs if thing]
 
 
-def _ids(text: str) -> np.ndarray:
+def _ids(text: str, size: tuple[int, int]) -> np.ndarray:
     with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as picture:
+        if picture.size != size[::-1]:
+            raise ValueError("the size of a map")
         return decode_panoptic(np.asarray(picture))
 
 
-def _panoptic(part: dict[str, Any] | None) -> PanopticResult | None:
+def _class_id(number: int, words: Vocabulary) -> int:
+    if not 0 <= number < len(words):
+        raise ValueError("the number of a class")
+    return number
+
+
+def _panoptic(
+    part: dict[str, Any] | None, size: tuple[int, int], words: Vocabulary
+) -> PanopticResult | None:
     if part is None:
         return None
-    return PanopticResult(_ids(part["ids"]), [_segment(row) for row in part["segments"]])
+    return PanopticResult(
+        _ids(part["ids"], size), [_segment(row, words) for row in part["segments"]]
+    )
 
 
-def _segment(row: dict[str, Any]) -> Segment:
-    score = math.nan if row["score"] is None else row["score"]
-    return Segment(**{**row, "score": score, "box": tuple(row["box"])})
+def _segment(row: dict[str, Any], words: Vocabulary) -> Segment:
+    left, top, right, bottom = row["box"]
+    return Segment(
+        id=row["id"],
+        class_id=_class_id(row["class_id"], words),
+        name=row["name"],
+        is_thing=row["is_thing"],
+        score=math.nan if row["score"] is None else row["score"],
+        area=row["area"],
+        box=(left, top, right, bottom),
+    )
 
 
-def _semantic(part: dict[str, Any] | None) -> np.ndarray | None:
-    return None if part is None else _ids(part["ids"]) - 1
+def _semantic(
+    part: dict[str, Any] | None, size: tuple[int, int], words: Vocabulary
+) -> np.ndarray | None:
+    if part is None:
+        return None
+    found = _ids(part["ids"], size) - 1
+    if found.max() >= len(words):
+        raise ValueError("the number of a class")
+    return found
 
 
-def _instances(rows: Sequence[dict[str, Any]] | None, size: Any) -> InstanceResult | None:
+def _instances(
+    rows: Sequence[dict[str, Any]] | None, size: tuple[int, int], words: Vocabulary
+) -> InstanceResult | None:
     if rows is None:
         return None
+    codes = as_rles([row["segmentation"] for row in rows], size, "instances")
     return InstanceResult(
         boxes=np.array([row["box"] for row in rows], np.float32).reshape(-1, 4),
-        masks=decode_masks([row["segmentation"] for row in rows], tuple(size)),
+        masks=decode_masks(codes, size),
         scores=np.array([row["score"] for row in rows], np.float32),
-        class_ids=np.array([row["class_id"] for row in rows], np.int64),
+        class_ids=np.array([_class_id(row["class_id"], words) for row in rows], np.int64),
         names=[row["name"] for row in rows],
     )

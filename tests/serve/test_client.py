@@ -1,11 +1,12 @@
 """The client, beside a server that answers whatever a test says."""
 
+import base64
 import http.server
 import json
 import math
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 import frozenseg
+from frozenseg.data.results import png_bytes
 from frozenseg.errors import UserError
 from frozenseg.serve.answers import answer_of
 from frozenseg.serve.jobs import TASKS
@@ -58,6 +60,10 @@ def server() -> Iterator[Server]:
 def caller(server: Server) -> Iterator[frozenseg.Client]:
     with frozenseg.Client(f"http://127.0.0.1:{server.server_port}") as opened:
         yield opened
+
+
+def png_of_zeros(height: int, width: int) -> str:
+    return base64.b64encode(png_bytes(Image.new("RGB", (width, height)))).decode()
 
 
 def picture(folder: Path, name: str = "street.png") -> Path:
@@ -109,6 +115,41 @@ def test_answers_of_other_programs_are_said_to_be_that(
         UserError, match=rf"127.0.0.1:\d+/?: status {status}, not an answer of frozenseg"
     ):
         caller(picture(tmp_path), WORDS)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda answer: answer["panoptic"].pop("segments"),
+        lambda answer: answer["panoptic"].update(ids="AAAA"),
+        lambda answer: answer["panoptic"].update(ids=png_of_zeros(9, 9)),
+        lambda answer: answer["panoptic"]["segments"][0].update(class_id=99),
+        lambda answer: answer["panoptic"]["segments"][0].update(box=[1]),
+        lambda answer: answer["panoptic"].update(segments=["car"]),
+        lambda answer: answer["semantic"].update(ids=png_of_zeros(SIZE[0] + 1, SIZE[1])),
+        lambda answer: answer["instances"][0]["segmentation"].update(counts="~"),
+        lambda answer: answer["instances"][0]["segmentation"].update(size=[2, 2]),
+        lambda answer: answer["instances"][0].update(class_id=-1),
+        lambda answer: answer.update(instances=7),
+    ],
+)
+def test_content_that_does_not_fit_the_image_or_the_classes_is_no_answer(
+    tmp_path: Path, server: Server, caller: frozenseg.Client, damage: Callable[[dict], object]
+) -> None:
+    answer = json.loads(answer_of(made(), TASKS, "map", "tiny", 0.5).body)
+    damage(answer)
+    server.body = json.dumps(answer).encode()
+    with pytest.raises(UserError, match="status 200, not an answer of frozenseg"):
+        caller(picture(tmp_path), WORDS)
+
+
+def test_fields_of_a_newer_service_are_ignored(
+    tmp_path: Path, server: Server, caller: frozenseg.Client
+) -> None:
+    answer = json.loads(answer_of(made(), TASKS, "map", "tiny", 0.5).body)
+    answer["panoptic"]["segments"][0]["depth"] = 3.5
+    server.body = json.dumps({**answer, "camera": "left"}).encode()
+    assert caller(picture(tmp_path), WORDS).panoptic.segments == made().panoptic.segments
 
 
 def test_what_is_no_json_is_no_answer_and_a_refusal_is_told(
