@@ -1,4 +1,7 @@
-"""Convert a result to the formats of Transformers, supervision and detectron2."""
+"""Convert a result to the formats of Transformers, supervision and detectron2.
+
+Arrays are copied, because programs often change them in place.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +26,7 @@ def transformers_dict(found: PanopticResult) -> dict[str, Any]:
         }
         for segment in found.segments
     ]
-    return {"segmentation": torch.from_numpy(found.ids), "segments_info": segments}
+    return {"segmentation": torch.tensor(found.ids), "segments_info": segments}
 
 
 def supervision_detections(objects: InstanceResult) -> Any:
@@ -31,10 +34,10 @@ def supervision_detections(objects: InstanceResult) -> Any:
     supervision = import_package("supervision", "to_supervision")
     scored = not np.isnan(objects.scores).any()
     return supervision.Detections(
-        xyxy=objects.boxes,
-        mask=objects.masks,
-        confidence=objects.scores if scored else None,
-        class_id=objects.class_ids,
+        xyxy=objects.boxes.copy(),
+        mask=objects.masks.copy(),
+        confidence=objects.scores.copy() if scored else None,
+        class_id=objects.class_ids.copy(),
         data={"class_name": np.array(objects.names, dtype=str)},
     )
 
@@ -63,15 +66,15 @@ def detectron2_output(
             }
             for segment in panoptic.segments
         ]
-        output["panoptic_seg"] = torch.from_numpy(panoptic.ids), infos
+        output["panoptic_seg"] = torch.tensor(panoptic.ids), infos
     if instances is not None:
         host = import_package("detectron2.structures", "to_detectron2", DETECTRON2)
         class_ids = [numbers.get(class_id, class_id) for class_id in instances.class_ids.tolist()]
         output["instances"] = host.Instances(
             size,
-            pred_boxes=host.Boxes(torch.from_numpy(instances.boxes)),
-            scores=torch.from_numpy(instances.scores),
+            pred_boxes=host.Boxes(torch.tensor(instances.boxes)),
+            scores=torch.tensor(instances.scores),
             pred_classes=torch.tensor(class_ids, dtype=torch.int64),
-            pred_masks=torch.from_numpy(instances.masks),
+            pred_masks=torch.tensor(instances.masks),
         )
     return output

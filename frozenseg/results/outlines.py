@@ -52,11 +52,12 @@ def yolo_text(objects: InstanceResult) -> str:
     """Return one line for each object: its class id, then x and y of its outline from 0 to 1.
 
     An object of several parts is one polygon, as the format requires; bridges without area join
-    the parts.
+    the parts. An object with an empty mask has no line.
     """
     height, width = objects.masks.shape[1:]
     lines = []
     for class_id, mask in zip(objects.class_ids.tolist(), objects.masks, strict=True):
-        points = joined(outlines(mask)) / [width, height]
-        lines.append(" ".join([str(class_id), *(f"{place:.6g}" for place in points.ravel())]))
+        if rings := outlines(mask):
+            points = joined(rings) / [width, height]
+            lines.append(" ".join([str(class_id), *(f"{place:.6g}" for place in points.ravel())]))
     return "".join(f"{line}\n" for line in lines)

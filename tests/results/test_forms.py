@@ -185,6 +185,13 @@ def test_few_corners_and_nothing() -> None:
     assert outlines(np.zeros(SIZE, dtype=bool)) == []
 
 
+def test_an_object_without_pixels_has_no_yolo_line() -> None:
+    found = made().instances
+    empty = replace(found, masks=found.masks & (np.arange(4) != 1)[:, None, None])
+    lines = made(instances=empty).to_yolo("instances").splitlines()
+    assert [line.split()[0] for line in lines] == ["0", "0", "2"]
+
+
 def test_yolo_lines_give_the_masks_again() -> None:
     result = made()
     lines = result.to_yolo("instances").splitlines()
@@ -272,6 +279,30 @@ def test_the_form_of_transformers() -> None:
     ]
     semantic = made(panoptic=None).to_dict()["segments_info"]
     assert [entry["score"] for entry in semantic] == [None, None]
+
+
+def test_changes_in_a_form_leave_the_result_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs relabel and scale in place."""
+    detectron2 = types.ModuleType("detectron2.structures")
+    detectron2.Boxes, detectron2.Instances = lambda boxes: boxes, lambda _, **fields: fields
+    supervision = types.ModuleType("supervision")
+    supervision.Detections = lambda **fields: fields
+    modules = {"detectron2": types.ModuleType("detectron2"), "detectron2.structures": detectron2}
+    for name, module in {**modules, "supervision": supervision}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    result, before = made(), made()
+    result.to_dict()["segmentation"].zero_()
+    found = result.to_detectron2()
+    found["panoptic_seg"][0].zero_()
+    for name in ("pred_boxes", "scores", "pred_masks"):
+        found["instances"][name].zero_()
+    for name in ("xyxy", "mask", "confidence", "class_id"):
+        result.to_supervision("instances")[name][:] = 0
+    np.testing.assert_array_equal(result.panoptic.ids, before.panoptic.ids)
+    for name in ("boxes", "masks", "scores", "class_ids"):
+        np.testing.assert_array_equal(
+            getattr(result.instances, name), getattr(before.instances, name)
+        )
 
 
 def test_supervision(tmp_path: Path) -> None:
