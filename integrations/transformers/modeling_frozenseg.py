@@ -7,7 +7,7 @@
     segment("street.jpg", threshold=0.25)
 
 The threshold of the pipeline is 0.9 unless one is given. The classes are `id2label` of config.json.
-`model.vocabulary` replaces them for later calls.
+`model.vocabulary = frozenseg.Vocabulary.parse(...)` replaces them for later calls.
 """
 
 from typing import Any
@@ -33,7 +33,21 @@ class FrozenSegForImageSegmentation(PreTrainedModel):
         self.place = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
         self.segmenter: frozenseg.Predictor | None = None
         names = [config.id2label[number] for number in sorted(config.id2label)]
-        self.vocabulary = frozenseg.Vocabulary.parse(names, config.things)
+        self._vocabulary = frozenseg.Vocabulary.parse(names, config.things)
+
+    @property
+    def vocabulary(self) -> frozenseg.Vocabulary:
+        """The classes of the next calls."""
+        return self._vocabulary
+
+    @vocabulary.setter
+    def vocabulary(self, vocabulary: frozenseg.Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        labels = [", ".join(names) for names in vocabulary.names]
+        self.config.id2label = dict(enumerate(labels))  # the pipeline reads the labels there
+        self.config.label2id = {label: number for number, label in enumerate(labels)}
+        pairs = zip(labels, vocabulary.is_thing, strict=True)
+        self.config.things = [label for label, is_thing in pairs if is_thing]
 
     @classmethod
     def from_pretrained(cls, path: Any, *_: Any, config: Any = None, **kwargs: Any) -> Any:

@@ -34,3 +34,8 @@ def test_the_pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for entry, mask in zip(found, made().objects().masks, strict=False):
         np.testing.assert_array_equal(np.asarray(entry["mask"]) > 0, mask)
     assert segment.model.vocabulary.is_thing == (False, False, True, False)
+    segment.model.vocabulary = frozenseg.Vocabulary.parse("water; cloud, mist", things="water")
+    found = segment(Image.fromarray(made().image), threshold=0.4)
+    assert asked[1][1] == (("water",), ("cloud", "mist"))
+    assert [entry["label"] for entry in found] == ["cloud, mist", "water"]
+    assert segment.model.config.things == ["water"]
