@@ -106,7 +106,7 @@ def _listed(entry: str) -> list[str]:
         raise UserError(
             f"{entry}: is not text in UTF-8 ({error.reason}); save it in that encoding"
         ) from None
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text.split("\n")]  # names may hold other separators
     names = [line for line in lines if line and not line.startswith("#")]
     if not names:
         raise UserError(f"{entry}: has no line that names an image; write one path per line")
@@ -171,7 +171,8 @@ def _members(path: str, time: int) -> Iterator[Item]:
     """Yield the images in a tar file, whose bytes are read later, without unpacking the file.
 
     If several members have the same name, the last one counts, as when the file is unpacked. A link
-    to a file in the archive is an image with the bytes of that file; a warning counts other links.
+    to a file in the archive is an image with the bytes of that file; a warning counts other links,
+    and sparse files, whose bytes lie in pieces.
     """
     kinds = tuple(image_suffixes())
     found: dict[str, str] = {}  # the place of each image, by its name
@@ -199,7 +200,7 @@ def _members(path: str, time: int) -> Iterator[Item]:
         raise _unreadable(path, error) from None
     contents = {name: _followed(places, place) for name, place in found.items()}
     if lost := sum(content is None for content in contents.values()):
-        note(f"{path}: {lost} links to files that are not in it are left out")
+        note(f"{path}: {lost} links to files that are not in it, or sparse files, are left out")
     if len(contents) == lost:
         raise UserError(f"{path}: this tar file contains no image")
     for name, content in contents.items():
@@ -210,12 +211,13 @@ def _members(path: str, time: int) -> Iterator[Item]:
 def _content(
     member: tarfile.TarInfo, places: dict[str, _Bytes | str | None]
 ) -> _Bytes | str | None:
-    """Return the bytes of a file; the target of a symbolic link, which may follow in the archive.
+    """Return the bytes of a file, None for a sparse one; the target of a symbolic link, which may
+    follow in the archive.
 
     A hard link has the content that its target has now, as when the archive is unpacked.
     """
     if member.isfile():
-        return member.offset_data, member.size
+        return None if member.issparse() else (member.offset_data, member.size)
     if member.islnk():
         return places.get(posixpath.normpath(member.linkname))
     return posixpath.normpath(posixpath.join(posixpath.dirname(member.name), member.linkname))

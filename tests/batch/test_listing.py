@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -157,11 +158,39 @@ def test_links_in_a_tar_file_lead_to_its_files(
     same = ["00000.png", "deep/up.png", "hard.png", "soft.png"]
     assert sorted(found) == sorted([*same, "00001.png", "deep/00002.png"])
     assert all(source_of(found[name]).read() == whole for name in same)
-    assert f"{archive}: 4 links to files that are not in it are left out" in caplog.text
+    assert (
+        f"{archive}: 4 links to files that are not in it, or sparse files, are left out"
+        in caplog.text
+    )
     with tarfile.open(archive, "w") as file:
         file.add(images / "out.png", "out.png")
     with pytest.raises(UserError, match="this tar file contains no image"):
         names(archive)
+
+
+def test_sparse_files_of_a_tar_file_are_left_out(
+    images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """GNU tar stores them in pieces, so that their bytes cannot be read as a whole."""
+    archive = images.parent / "sparse.tar"
+    command = ["tar", "--sparse", "--format=gnu", "-cf", str(archive), "holes.bmp", "00000.png"]
+    with open(images / "holes.bmp", "wb") as file:
+        file.truncate(1 << 20)
+    if subprocess.run(command, cwd=images, check=False).returncode:
+        pytest.skip("needs GNU tar")
+    with tarfile.open(archive) as file:
+        assert [member.issparse() for member in file] == [True, False]
+    assert names(archive) == ["00000.png"]
+    assert "1 links to files that are not in it, or sparse files, are left out" in caplog.text
+
+
+def test_lines_of_a_list_end_at_line_ends_only(images: Path) -> None:
+    odd = ["a\u2028b.png", "c\x85d.png", "e\x0cf.png"]
+    for name in odd:
+        shutil.copy(images / "00000.png", images / name)
+    listed = images.parent / "odd.txt"
+    listed.write_bytes("\r\n".join(str(images / name) for name in odd).encode())
+    assert [Path(item.path).name for item in list_items([str(listed)])] == odd
 
 
 def test_a_chain_of_addresses_is_refused(images: Path) -> None:
