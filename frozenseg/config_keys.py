@@ -161,7 +161,9 @@ MASK_FORMER = {
         "SEMANTIC_ON": True,  # make semantic results
         "INSTANCE_ON": True,  # make instance results
         "PANOPTIC_ON": True,  # make panoptic results
-        "RECALL_ON": False,  # measure the recall of class-free proposals
+        # Measure the recall of class-free proposals; this also switches
+        # SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE on, as published.
+        "RECALL_ON": False,
         "OBJECT_MASK_THRESHOLD": Key(0.0, SHARE),  # panoptic: least class probability of a query
         # Panoptic: a mask is dropped if other masks leave it less than this share of its area.
         "OVERLAP_THRESHOLD": Key(0.8, SHARE),
@@ -172,7 +174,7 @@ MASK_FORMER = {
         # share of its mask, whatever its class. 0.0: none is dropped, as published.
         "COVERED_SHARE": Key(0.0, SHARE),
         # True: compute semantic scores from masks at output size; False: resize the scores.
-        # Panoptic or instance results switch it on, as published.
+        # Panoptic or instance results and RECALL_ON switch it on, as published.
         "SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": False,
         # True: mask cells that reach into the padding take the value of the nearest cell inside the
         # image. False, as published: up to three columns and rows beside padding can get no class.
