@@ -57,7 +57,7 @@ FROZEN_SEG = {
         "NUM_OUTPUT_MAPS": Key(16, Range(1, 256)),  # activation maps of a region
         "CLASS_WEIGHT": Key(2.0, FACTOR),  # of its class loss
         "COS_WEIGHT": Key(5.0, FACTOR),  # of its mask consistency loss
-        # Predicted masks whose IoU with an object is at least this train the adapter too.
+        # Predicted masks whose IoU with an object is above this train the adapter too.
         "IOU_THRESHOLD": Key(0.7, SHARE),
         # Train the adapter alone, as published, behind the finished decoders of MODEL.WEIGHTS.
         "ALONE": False,
