@@ -239,8 +239,10 @@ INPUT = {
     "MAX_SCALE": Key(2.0, SCALE),  # training: largest scale of large-scale jitter
     "FLIP_PROBABILITY": Key(0.5, SHARE),  # training: probability of a mirrored image
     # Training: number of fixed views (flip, scale and crop) of each image, shown in turn. They are
-    # the same in all runs, and DATALOADER.FEATURE_CACHE can keep the encoders' output for them. 0:
-    # a new random view each time.
+    # the same in all runs with the same DATASETS.TRAIN and DATASETS.PAIRS, whatever the seed,
+    # because they depend on the place of the image, or of its pair with a class, in the list of
+    # all. DATALOADER.FEATURE_CACHE can keep the encoders' output for them. 0: a new random view
+    # each time.
     "FIXED_VIEWS": Key(0, Range(0, 1000)),
     # Training: where a crop is placed. True: one random number for both axes, so on the diagonal,
     # as published; False: one for each axis.

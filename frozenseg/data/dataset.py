@@ -58,8 +58,8 @@ class SegmentationDataset(Dataset[Sample]):
     """A dataset with one sample for each record of a list.
 
     The random augmentation of a sample depends only on (seed, position, item), so neither the
-    number of workers nor resuming a run changes it. With `fixed_views` it depends only on the item
-    and on the number of the view.
+    number of workers nor resuming a run changes it. With `fixed_views` it depends only on the item,
+    which is the place of the record in the list, and on the number of the view.
 
     records: the images, one sample each.
     categories: the classes of the records.
@@ -68,7 +68,7 @@ class SegmentationDataset(Dataset[Sample]):
         testing, where evaluators read the annotation of `sample.record` themselves.
     keep_empty: whether an object of which the transform leaves no pixel stays among the targets.
     seed: the seed of all random numbers except those of fixed views, which are the same in all
-        runs.
+        runs with the same records in the same order.
     fixed_views: the number of different views of each image; successive epochs show them in turn.
         None: every draw makes a new view.
     unnamed: a function that finds regions that are not annotated, which become targets without a
