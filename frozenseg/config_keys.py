@@ -270,6 +270,7 @@ DATASETS = {
     # it has none, the names in the annotation.
     "VOCABULARY": Key("", READ),
     # Lists for single data sets, which override the one above: "SET=LIST", SET as in TRAIN or TEST.
+    # All sets of TRAIN have the names of the first one.
     "VOCABULARIES": Key((), READ_BY_SET),
     # How the entries of a list are matched to the categories of the annotation. "names": by number
     # or order, unless the names contradict it, else by name; a remaining contradiction is an error.
