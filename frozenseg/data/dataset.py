@@ -73,8 +73,8 @@ class SegmentationDataset(Dataset[Sample]):
         None: every draw makes a new view.
     unnamed: a function that finds regions that are not annotated, which become targets without a
         class. It takes a record, its image (H, W, 3) and a map (H, W) bool of the annotated pixels,
-        and returns a map (H, W) of region numbers, 0 where there is no region. None: there are no
-        such targets.
+        those of crowd regions included, and returns a map (H, W) of region numbers, 0 where there
+        is no region. None: there are no such targets.
     """
 
     records: list[Record]
@@ -106,7 +106,7 @@ class SegmentationDataset(Dataset[Sample]):
         further = [np.ones((height, width), np.uint8)]
         if self.unnamed is not None:
             nothing = np.zeros((height, width), bool)
-            annotated = reduce(np.logical_or, labels.maps, nothing)
+            annotated = reduce(np.logical_or, chain(labels.maps, labels.crowds), nothing)
             further.append(self.unnamed(record, image, annotated))
         image, planes = self.transform(image, chain(labels.maps, further), generator)
         maps = len(labels.maps)
