@@ -373,7 +373,9 @@ TEST = {
         "MAX_MASKS": Key(50, COUNT),  # the largest masks are kept
     },
     "AUG": {
-        "ENABLED": False,  # test-time augmentation: several sizes, and flips
+        # Test-time augmentation: in an evaluation, semantic scores are the mean over several sizes
+        # and flips of an image. Predictors (frozenseg.load, demo, batch, serve) do without it.
+        "ENABLED": False,
         "MIN_SIZES": Key((400, 500, 600, 700, 800, 900, 1000, 1100, 1200), SIZES),  # shorter sides
         "MAX_SIZE": Key(4000, SIZE),  # largest longer side
         "FLIP": True,  # also mirror the images
