@@ -57,7 +57,7 @@ FROZEN_SEG = {
         "NUM_OUTPUT_MAPS": Key(16, Range(1, 256)),  # activation maps of a region
         "CLASS_WEIGHT": Key(2.0, FACTOR),  # of its class loss
         "COS_WEIGHT": Key(5.0, FACTOR),  # of its mask consistency loss
-        # Predicted masks whose IoU with an object is at least this train the adapter too.
+        # Predicted masks whose IoU with an object is above this train the adapter too.
         "IOU_THRESHOLD": Key(0.7, SHARE),
         # Train the adapter alone, as published, behind the finished decoders of MODEL.WEIGHTS.
         "ALONE": False,
@@ -161,7 +161,9 @@ MASK_FORMER = {
         "SEMANTIC_ON": True,  # make semantic results
         "INSTANCE_ON": True,  # make instance results
         "PANOPTIC_ON": True,  # make panoptic results
-        "RECALL_ON": False,  # measure the recall of class-free proposals
+        # Measure the recall of class-free proposals; this also switches
+        # SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE on, as published.
+        "RECALL_ON": False,
         "OBJECT_MASK_THRESHOLD": Key(0.0, SHARE),  # panoptic: least class probability of a query
         # Panoptic: a mask is dropped if other masks leave it less than this share of its area.
         "OVERLAP_THRESHOLD": Key(0.8, SHARE),
@@ -172,7 +174,7 @@ MASK_FORMER = {
         # share of its mask, whatever its class. 0.0: none is dropped, as published.
         "COVERED_SHARE": Key(0.0, SHARE),
         # True: compute semantic scores from masks at output size; False: resize the scores.
-        # Panoptic or instance results switch it on, as published.
+        # Panoptic or instance results and RECALL_ON switch it on, as published.
         "SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": False,
         # True: mask cells that reach into the padding take the value of the nearest cell inside the
         # image. False, as published: up to three columns and rows beside padding can get no class.
@@ -237,8 +239,10 @@ INPUT = {
     "MAX_SCALE": Key(2.0, SCALE),  # training: largest scale of large-scale jitter
     "FLIP_PROBABILITY": Key(0.5, SHARE),  # training: probability of a mirrored image
     # Training: number of fixed views (flip, scale and crop) of each image, shown in turn. They are
-    # the same in all runs, and DATALOADER.FEATURE_CACHE can keep the encoders' output for them. 0:
-    # a new random view each time.
+    # the same in all runs with the same DATASETS.TRAIN and DATASETS.PAIRS, whatever the seed,
+    # because they depend on the place of the image, or of its pair with a class, in the list of
+    # all. DATALOADER.FEATURE_CACHE can keep the encoders' output for them. 0: a new random view
+    # each time.
     "FIXED_VIEWS": Key(0, Range(0, 1000)),
     # Training: where a crop is placed. True: one random number for both axes, so on the diagonal,
     # as published; False: one for each axis.
@@ -266,6 +270,7 @@ DATASETS = {
     # it has none, the names in the annotation.
     "VOCABULARY": Key("", READ),
     # Lists for single data sets, which override the one above: "SET=LIST", SET as in TRAIN or TEST.
+    # All sets of TRAIN have the names of the first one.
     "VOCABULARIES": Key((), READ_BY_SET),
     # How the entries of a list are matched to the categories of the annotation. "names": by number
     # or order, unless the names contradict it, else by name; a remaining contradiction is an error.
@@ -368,7 +373,9 @@ TEST = {
         "MAX_MASKS": Key(50, COUNT),  # the largest masks are kept
     },
     "AUG": {
-        "ENABLED": False,  # test-time augmentation: several sizes, and flips
+        # Test-time augmentation: in an evaluation, semantic scores are the mean over several sizes
+        # and flips of an image. Predictors (frozenseg.load, demo, batch, serve) do without it.
+        "ENABLED": False,
         "MIN_SIZES": Key((400, 500, 600, 700, 800, 900, 1000, 1100, 1200), SIZES),  # shorter sides
         "MAX_SIZE": Key(4000, SIZE),  # largest longer side
         "FLIP": True,  # also mirror the images

@@ -152,7 +152,7 @@ class Predictor:
         *,
         threshold: float = THRESHOLD,
     ) -> list[SegmentationResult]:
-        """Segment several images; the results equal the results of single calls.
+        """Segment several images; the results equal those of single calls up to rounding.
 
         images: a list, generator or other iterable of images; an array or tensor with a leading
             batch dimension; or a folder or glob, whose images are taken in the order of their

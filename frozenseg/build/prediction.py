@@ -161,6 +161,11 @@ def predictor_of(
             "MODEL.MASK_FORMER.TEST: PANOPTIC_ON, SEMANTIC_ON and INSTANCE_ON are all False; "
             "results have nothing to draw until one is True"
         )
+    if cfg.TEST.AUG.ENABLED:
+        logger.warning(
+            "TEST.AUG.ENABLED: only an evaluation averages several views of an image; it has no "
+            "effect here, set it False"
+        )
     pipeline = build_pipeline(cfg, model)
     if isinstance(pipeline.proposals, StoredProposals):  # they are found by ids of a data set
         raise UserError(

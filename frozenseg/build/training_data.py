@@ -9,7 +9,7 @@ from fvcore.common.config import CfgNode
 from frozenseg.build.families import find_family
 from frozenseg.build.setting import data_sets, setting
 from frozenseg.build.transforms import eval_transform, training_transform
-from frozenseg.build.vocabulary import build_training_vocabulary, build_vocabulary
+from frozenseg.build.vocabulary import build_training_vocabulary, one_vocabulary
 from frozenseg.data.annotations import require_objects
 from frozenseg.data.benchmarks import find_benchmark, load_records
 from frozenseg.data.benchmarks.selection import training_pairs
@@ -61,7 +61,7 @@ def training_dataset(cfg: CfgNode) -> tuple[SegmentationDataset, Vocabulary]:
         fixed_views=cfg.INPUT.FIXED_VIEWS or None,
         unnamed=_unnamed_regions(cfg, records, names[0]),
     )
-    vocabulary = build_vocabulary(cfg, names[0], categories)
+    vocabulary = one_vocabulary(cfg, names, categories)
     if is_main():
         summary = vocabulary.summary(build_training_vocabulary(cfg))
         log_data_set(", ".join(names), images, summary, categories.names)

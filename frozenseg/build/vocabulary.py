@@ -4,6 +4,7 @@ This module reads DATASETS.VOCABULARY, VOCABULARIES, VOCABULARY_JOIN and TRAIN_V
 """
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
@@ -38,6 +39,23 @@ def build_vocabulary(cfg: CfgNode, name: str, categories: Categories) -> Vocabul
     if listed is None and not row.vocabulary and any("," in name for name in categories.names):
         note(f"{name}: to give its classes synonyms, name a list of them in DATASETS.VOCABULARIES")
     return class_names(row, data_root(), categories, listed=listed, by_order=joins_by_order(cfg))
+
+
+def one_vocabulary(
+    cfg: CfgNode,
+    names: Sequence[str],
+    categories: Categories,
+    build: Callable[[CfgNode, str, Categories], Vocabulary] = build_vocabulary,
+) -> Vocabulary:
+    """Return the names of the classes of several training sets, which are those of the first set;
+    a list in DATASETS.VOCABULARIES for another set must agree with them."""
+    vocabulary = build(cfg, names[0], categories)
+    for name in names[1:]:
+        if name in _of_set(cfg) and build(cfg, name, categories).names != vocabulary.names:
+            raise UserError(
+                f"DATASETS.VOCABULARIES: {name} has other names than {names[0]}; give both one list"
+            )
+    return vocabulary
 
 
 def listed_vocabulary(cfg: CfgNode, name: str) -> Vocabulary | None:

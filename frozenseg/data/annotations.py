@@ -33,12 +33,14 @@ class LabelMaps:
     class_ids: (N,) the class of each object.
     has_background: whether pixels that are neither 0 nor part of an object are labelled as none of
         the classes; otherwise they count as unlabelled.
+    crowds: maps (H, W) of crowd regions, not 0 inside, that are no part of `maps`.
     """
 
     maps: Collection[np.ndarray]
     values: np.ndarray
     class_ids: np.ndarray
     has_background: bool = False
+    crowds: Collection[np.ndarray] = ()
 
 
 def load_image(record: Record) -> np.ndarray:
@@ -181,9 +183,13 @@ def instance_labels(record: Record) -> LabelMaps:
     """Make one object of each instance, in its own map; crowd regions count as unlabelled."""
     instances, height, width = record.instances, record.height, record.width
     assert instances is not None and height and width, "a record of an instance JSON"
-    kept = np.flatnonzero(~instances.is_crowd)
-    planes = _Planes([instances.segmentations[index] for index in kept], height, width)
-    return LabelMaps(planes, np.ones(len(kept), dtype=np.int64), instances.class_ids[kept])
+    kept = ~instances.is_crowd
+    objects, crowds = (
+        _Planes([instances.segmentations[index] for index in np.flatnonzero(rows)], height, width)
+        for rows in (kept, ~kept)
+    )
+    values = np.ones(len(objects), dtype=np.int64)
+    return LabelMaps(objects, values, instances.class_ids[kept], crowds=crowds)
 
 
 LABELS: dict[str, Callable[[Record], LabelMaps]] = {

@@ -58,8 +58,8 @@ class SegmentationDataset(Dataset[Sample]):
     """A dataset with one sample for each record of a list.
 
     The random augmentation of a sample depends only on (seed, position, item), so neither the
-    number of workers nor resuming a run changes it. With `fixed_views` it depends only on the item
-    and on the number of the view.
+    number of workers nor resuming a run changes it. With `fixed_views` it depends only on the item,
+    which is the place of the record in the list, and on the number of the view.
 
     records: the images, one sample each.
     categories: the classes of the records.
@@ -68,13 +68,13 @@ class SegmentationDataset(Dataset[Sample]):
         testing, where evaluators read the annotation of `sample.record` themselves.
     keep_empty: whether an object of which the transform leaves no pixel stays among the targets.
     seed: the seed of all random numbers except those of fixed views, which are the same in all
-        runs.
+        runs with the same records in the same order.
     fixed_views: the number of different views of each image; successive epochs show them in turn.
         None: every draw makes a new view.
     unnamed: a function that finds regions that are not annotated, which become targets without a
         class. It takes a record, its image (H, W, 3) and a map (H, W) bool of the annotated pixels,
-        and returns a map (H, W) of region numbers, 0 where there is no region. None: there are no
-        such targets.
+        those of crowd regions included, and returns a map (H, W) of region numbers, 0 where there
+        is no region. None: there are no such targets.
     """
 
     records: list[Record]
@@ -106,7 +106,7 @@ class SegmentationDataset(Dataset[Sample]):
         further = [np.ones((height, width), np.uint8)]
         if self.unnamed is not None:
             nothing = np.zeros((height, width), bool)
-            annotated = reduce(np.logical_or, labels.maps, nothing)
+            annotated = reduce(np.logical_or, chain(labels.maps, labels.crowds), nothing)
             further.append(self.unnamed(record, image, annotated))
         image, planes = self.transform(image, chain(labels.maps, further), generator)
         maps = len(labels.maps)

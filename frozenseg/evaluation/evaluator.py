@@ -33,7 +33,6 @@ SoFar = Callable[[Mapping[str, Evaluation]], object]
 
 DETECTION = ("instances", "lvis", "cityscapes")  # the tasks that need instances
 PRESENT = 0.5  # a class is present if it is more likely than not (Fusioner, arXiv 2210.15138)
-SCORES_ONLY = PostProcessor(panoptic=False, semantic=False, instances=False, semantic_scores=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +260,14 @@ class Evaluator:
 
     def _scores(self, sample: Sample, image: Tensor, entry: ScoredDataset) -> np.ndarray:
         """Return the semantic scores (K, H, W) of one view."""
-        scores = self._segment(sample, image, entry, SCORES_ONLY).semantic_scores
+        only_scores = replace(
+            self.pipeline.post_processor,
+            panoptic=False,
+            semantic=False,
+            instances=False,
+            semantic_scores=True,
+        )
+        scores = self._segment(sample, image, entry, only_scores).semantic_scores
         assert scores is not None, "the post-processor makes them"
         return scores
 

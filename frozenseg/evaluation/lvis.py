@@ -6,7 +6,7 @@ from typing import Any
 
 from frozenseg.data.coco_json import ImageId
 from frozenseg.data.detection_truth import load_lvis_truth
-from frozenseg.data.rle import hotcoco
+from frozenseg.data.rle import hotcoco, rle_area
 from frozenseg.evaluation.instance import COCO_KEYS, DetectionMetric, summarize
 from frozenseg.evaluation.metric import Scores
 
@@ -15,7 +15,8 @@ class LvisAP(DetectionMetric):
     """AP as the lvis package computes it, with APr, APc, APf for rare, common, frequent categories.
 
     Scores are fractions, and NaN where there was nothing to find. In each image only the
-    `max_detections` detections with the highest scores count, over all categories together.
+    `max_detections` detections with the highest scores count, over all categories together. Of
+    these, detections with an empty mask or box are left out.
     Detections of a category count only in images where it is annotated or known to be absent
     (`neg_category_ids`). Where its annotation is not exhaustive (`not_exhaustive_category_ids`),
     unmatched detections are not false positives. LVIS has no crowd regions: an object that is
@@ -47,7 +48,22 @@ class LvisAP(DetectionMetric):
         """Return the scores of `keys`, and {category id: AP} as "per_class", from hotcoco's
         LVISeval."""
         detections = [
-            {**result, "image_id": self._numbers[result["image_id"]]} for result in self._results()
+            {**result, "image_id": self._numbers[image_id]}
+            for image_id in sorted(self._detections)
+            for result in self._best(image_id)
+            if not _is_empty(result)
         ]
         results = hotcoco().LVISResults(self._coco, detections, max_dets=self.max_detections)
         return summarize(hotcoco().LVISeval(self._coco, results, self.kind), self.keys)
+
+    def _best(self, image_id: ImageId) -> list[dict[str, Any]]:
+        """Return the detections of an image that count, empty ones included, best first."""
+        ranked = sorted(self._detections[image_id], key=lambda result: -result["score"])
+        return ranked[: self.max_detections]
+
+
+def _is_empty(result: dict[str, Any]) -> bool:
+    """Tell whether the package lvis leaves a detection out, because its area is not above 0."""
+    if "bbox" in result:
+        return result["bbox"][2] * result["bbox"][3] <= 0
+    return rle_area(result["segmentation"]) <= 0

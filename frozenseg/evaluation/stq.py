@@ -14,7 +14,8 @@ class TrackingQuality:
     SQ is the mIoU of the classes that occur, over all pixels of all videos. AQ is the mean over
     true things g of sum(|p and g| IoU(p, g)) / |g|, where the sum runs over the predicted things p
     that share a pixel with g, whatever their classes. All sizes are counted over an entire video.
-    Pixels that are void in the ground truth do not count.
+    Pixels that are void in the ground truth do not count. Those of true crowd regions count for SQ,
+    but neither for AQ nor for switches, as in the authors' code.
 
     Identity switches: a predicted thing covers a true thing in a frame if their IoU is above 0.5. A
     switch is counted whenever the covering thing differs from the last one that covered the same
@@ -36,6 +37,9 @@ class TrackingQuality:
         true_classes = np.array([truth.classes[number] for number in true_ids], np.int64)
         pred_classes = np.array([void, *(found.classes[number] for number in pred_ids)], np.int64)
         np.add.at(self.confusion, (true_classes[:, None], pred_classes[None]), shared)
+        crowds = np.array([number in truth.crowds for number in true_ids], bool)
+        shared[crowds] = 0
+        true[np.concatenate([[False], crowds])[true]] = 0  # void for identities
         rows = [row for row, number in enumerate(true_ids) if number in truth.things]
         columns = [n for n, number in enumerate(pred_ids, 1) if number in found.things]
         self.associations += _associations(shared, rows, columns)

@@ -121,7 +121,8 @@ class VideoEvaluator:
         classes = dict(zip(segments.ids.tolist(), segments.class_ids.tolist(), strict=True))
         path = Path(record.image_path)
         video = str(path.parent / path.stem.rstrip("0123456789"))
-        self.metric.update(video, path.stem, result.panoptic, truth, classes)
+        crowds = segments.ids[segments.is_crowd].tolist()
+        self.metric.update(video, path.stem, result.panoptic, truth, classes, crowds)
 
     def summary(self, scores: Scores) -> Summary:
         """Return the scores in per cent, and the numbers of identity switches."""

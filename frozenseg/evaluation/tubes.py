@@ -1,6 +1,6 @@
 """Tubes, which are segments over the frames of a video; the video metrics compare them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,12 +10,14 @@ class Tubes:
     """The tubes of a video, predicted or true.
 
     ids: (T, H, W) int, the identity at each pixel of each of T frames, 0 for void.
-    classes: {identity: its class}. things: the identities whose class is a thing.
+    classes: {identity: its class}. things: the identities whose class is a thing. crowds: the true
+    identities that are crowd regions, which nobody has to find.
     """
 
     ids: np.ndarray
     classes: dict[int, int]
     things: set[int]
+    crowds: set[int] = field(default_factory=set)
 
     def compact(self) -> tuple[np.ndarray, list[int]]:
         """Return `ids` with the identities renumbered from 1, and the list of N identities, where

@@ -2,7 +2,7 @@
 
 import base64
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,13 @@ class VideoQuality(Metric):
         found: PanopticResult,
         truth_ids: np.ndarray,
         truth_classes: Mapping[int, int],
+        crowds: Collection[int] = (),
     ) -> None:
         """Keep a frame.
 
         video, frame: their names; frames are ordered by the number at the end of their names.
         truth_ids: (H, W) int, 0 for void; an identity has the same id in all frames of a video.
-        truth_classes: the class of each id.
+        truth_classes: the class of each id. crowds: the ids of crowd regions.
         """
         if found.ids.shape != truth_ids.shape:
             raise UserError(
@@ -69,6 +70,7 @@ class VideoQuality(Metric):
             "segments": [_row(segment) for segment in found.segments],
             "truth": _packed(truth_ids),
             "classes": [[int(number), int(label)] for number, label in truth_classes.items()],
+            "crowds": [int(number) for number in crowds],
         }
 
     def compute(self) -> Scores:
@@ -146,7 +148,8 @@ def _found(entry: Entry) -> PanopticResult:
 def _truth(frames: Sequence[Entry], is_thing: Sequence[bool]) -> Tubes:
     ids = np.stack([_unpacked(entry["truth"], entry["size"]) for entry in frames])
     classes = {number: label for entry in frames for number, label in entry["classes"]}
-    return Tubes(ids, classes, {number for number, label in classes.items() if is_thing[label]})
+    things = {number for number, label in classes.items() if is_thing[label]}
+    return Tubes(ids, classes, things, {number for entry in frames for number in entry["crowds"]})
 
 
 def _last_classes(frames: Iterator[PanopticResult]) -> Tubes:

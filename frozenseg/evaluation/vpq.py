@@ -17,7 +17,7 @@ class VideoPanopticQuality:
     one identity are one tube, and tubes are matched like segments in panoptic quality: they have
     the same class, and an IoU above 0.5 over all pixels of the window. Matches and misses are
     summed over all windows of all videos, and VPQ for one k is the mean over the classes that
-    occur. A video that is shorter than k has one window.
+    occur. A video that is shorter than k has one window. True crowd tubes never count as missed.
     """
 
     def __init__(self, is_thing: Sequence[bool], windows: Sequence[int] = WINDOWS) -> None:
@@ -50,5 +50,11 @@ class VideoPanopticQuality:
 
 
 def _segments(image: np.ndarray, tubes: Tubes) -> list[dict[str, int]]:
-    present = np.unique(image[image > 0]).tolist()
-    return [{"id": number, "category_id": tubes.classes[number]} for number in present]
+    return [
+        {
+            "id": number,
+            "category_id": tubes.classes[number],
+            "iscrowd": int(number in tubes.crowds),
+        }
+        for number in np.unique(image[image > 0]).tolist()
+    ]

@@ -85,7 +85,8 @@ class Pipeline:
 
     @torch.inference_mode()
     def predict(self, requests: Sequence[Request], text: TextEmbeddings) -> ModelOutput:
-        """Start the model on images of one padded size; each gets the same result as on its own.
+        """Start the model on images of one padded size; up to rounding, each gets the same result
+        as on its own.
 
         Without proposals, this does not wait for the device. Raises `UserError` if the memory is
         too small for these images together.

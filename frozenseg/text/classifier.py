@@ -67,7 +67,8 @@ class TextClassifier:
     On disk, vectors are in a folder whose name is a hash of the encoder's fingerprint and the
     templates, so that other weights or templates never find them. The files are written by
     `frozenseg.tensor_store`; the name of each is a hash of the class names in it. If a file cannot
-    be read or written, names are encoded again, and the result is the same. Beyond `LARGEST` bytes,
+    be read or written, names are encoded again, and the result is the same up to rounding: the last
+    bits of a vector depend on the names that are encoded together with it. Beyond `LARGEST` bytes,
     the oldest files are deleted. Beyond `MOST_IN_MEMORY` names, the oldest ones are removed from
     memory, and read from the disk when they are needed again.
     """

@@ -9,6 +9,7 @@ import torch
 from frozenseg.build.device import prepare_for_inference
 from frozenseg.build.models import build_model
 from frozenseg.build.prediction import build_predictor
+from frozenseg.build.prediction_settings import settings_of
 from frozenseg.build.setting import data_sets
 from frozenseg.build.training_data import training_dataset
 from frozenseg.config import load_config
@@ -74,6 +75,20 @@ def test_results_without_a_picture_are_foretold(caplog: pytest.LogCaptureFixture
     options = [word for name in switches for word in (f"{test}.{name}", "False")]
     build_predictor(load_config(None, [*TINY_OPTIONS, *options]))
     assert f"{test}: PANOPTIC_ON, SEMANTIC_ON and INSTANCE_ON are all False" in caplog.text
+
+
+def test_what_concerns_evaluations_alone_is_told_and_is_no_other_setting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plain = load_config(None, TINY_OPTIONS)
+    augmented = load_config(
+        None, [*TINY_OPTIONS, "TEST.AUG.ENABLED", "True", "TEST.AUG.FLIP", "False"]
+    )
+    build_predictor(plain)
+    assert "TEST.AUG" not in caplog.text
+    build_predictor(augmented)
+    assert caplog.text.count("TEST.AUG.ENABLED: only an evaluation averages several views") == 1
+    assert settings_of(augmented) == settings_of(plain)
 
 
 def test_a_stage_that_cannot_be_compiled_names_the_key(

@@ -155,6 +155,24 @@ def test_a_list_for_one_set_of_several(tmp_path: Path) -> None:
     assert entry.vocabulary.seen(entry.training) == [True, True, True]
 
 
+def test_training_sets_have_one_list(tmp_path: Path) -> None:
+    """The list of a further set was not even read."""
+    one, two = own_set(tmp_path / "one"), own_set(tmp_path / "two")
+    path = tmp_path / "words.txt"
+
+    def names(*listed: str) -> list[str]:
+        pairs = tuple(f"{name}={path}" for name in listed)
+        sets = ("DATASETS.TRAIN", repr((one, two)), "DATASETS.VOCABULARIES", repr(pairs))
+        return training_dataset(config(one, *sets))[1].labels
+
+    with pytest.raises(UserError, match="words.txt"):
+        names(two)
+    path.write_text("puppy, dog\nkitten, cat\nlawn, grass\n")
+    with pytest.raises(UserError, match="two.* other names than .*one.*; give both one list"):
+        names(two)
+    assert names(one, two) == names(one) == ["puppy", "kitten", "lawn"]
+
+
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [

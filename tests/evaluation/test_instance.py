@@ -12,6 +12,7 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from frozenseg.data.rle import encode_masks
 from frozenseg.errors import UserError
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.lvis import LvisAP
@@ -93,21 +94,30 @@ def test_polygons_missing_areas_and_ids():
     check_against_pycocotools(metric, expected)
 
 
-def test_lvis_equals_lvis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("kind", ["segm", "bbox"])
+def test_lvis_equals_lvis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
+    """Also with more detections than count, and with empty ones, which lvis leaves out."""
     lvis = pytest.importorskip("lvis")
     monkeypatch.setattr(np, "float", float, raising=False)  # lvis still uses the old name
     logging.getLogger("lvis").setLevel(logging.ERROR)
     for seed in SEEDS:
         truth, results = instance_case(seed)
         results = results * (1 + 299 // max(len(results), 1)) + results[::-1] * 40  # beyond the cap
+        sizes = {image["id"]: (1, image["height"], image["width"]) for image in truth["images"]}
+        for result in results[::7]:
+            empty = encode_masks(np.zeros(sizes[result["image_id"]], bool))[0]
+            results.append({**result, "segmentation": empty, "score": 0.9})
         (tmp_path / "gt.json").write_text(json.dumps(truth))
         reference = lvis.LVIS(str(tmp_path / "gt.json"))
-        evaluator = lvis.LVISEval(
-            reference, lvis.LVISResults(reference, copy.deepcopy(results)), "segm"
-        )
+        theirs = [dict(result) for result in results]
+        if kind == "bbox":
+            for result in theirs:
+                result["bbox"] = mask_util.toBbox(result.pop("segmentation")).tolist()
+        evaluator = lvis.LVISEval(reference, lvis.LVISResults(reference, theirs), kind)
         evaluator.run()
         expected = evaluator.get_results()
-        scores = feed(LvisAP(ground_truth=truth), results, image_ids(truth)).compute()
+        metric = LvisAP(ground_truth=truth, kind=kind)
+        scores = feed(metric, results, image_ids(truth)).compute()
         per_class = scores.pop("per_class")
         ids = [str(category["id"]) for category in truth["categories"]]
         assert list(per_class) == sorted(ids, key=int)
@@ -115,8 +125,8 @@ def test_lvis_equals_lvis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         assert np.mean(known) == pytest.approx(expected["AP"], abs=1e-12)
         assert list(scores) == "AP AP50 AP75 APs APm APl APr APc APf".split()
         for key, value in scores.items():
-            theirs = np.nan if expected[key] < 0 else expected[key]
-            assert value == pytest.approx(theirs, abs=1e-12, nan_ok=True), (seed, key)
+            wanted = np.nan if expected[key] < 0 else expected[key]
+            assert value == pytest.approx(wanted, abs=1e-12, nan_ok=True), (seed, key)
 
 
 @pytest.mark.parametrize("metric_class", [InstanceAP, LvisAP])

@@ -1,16 +1,21 @@
 """VPQ, STQ and identity switches equal their definitions, written as plain loops."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from frozenseg.data.records import Categories, Record, Segments
 from frozenseg.errors import UserError
 from frozenseg.evaluation.stq import TrackingQuality
+from frozenseg.evaluation.tasks import VideoEvaluator
 from frozenseg.evaluation.tubes import Tubes
 from frozenseg.evaluation.video import VideoQuality
 from frozenseg.evaluation.vpq import VideoPanopticQuality
-from frozenseg.structures import PanopticResult, Segment
+from frozenseg.structures import PanopticResult, Prediction, Segment
+from tests.data.tiny import encode
 
 THINGS = [True, True, False]
 
@@ -119,6 +124,32 @@ def test_a_perfect_video() -> None:
     tracking.add(truth, truth)
     assert quality.scores()["VPQ"] == 1
     assert tracking.scores() == {"STQ": 1, "AQ": 1, "SQ": 1, "switches": 0, "frames": 7}
+
+
+@pytest.mark.parametrize(("found_there", "sq"), [(0, 75), (5, 100)])
+def test_crowds_need_not_be_found(tmp_path: Path, found_there: int, sq: float) -> None:
+    """As in the code of VIPSeg and of STEP: the pixels of a crowd count for SQ alone."""
+    truth = np.ones((40, 40), int)
+    truth[20:], truth[20:, 20:] = 2, 3  # a car and a crowd of cars, under the sky
+    listed = Segments(np.array([1, 2, 3]), np.array([2, 0, 0]), np.array([False, False, True]))
+    found = np.where(truth == 3, found_there, truth)
+    boxes = {1: (0, 0, 40, 20), 2: (0, 20, 20, 40), 5: (20, 20, 40, 40)}
+    segments = [
+        Segment(n, 2 if n == 1 else 0, "", n != 1, 1.0, int((found == n).sum()), boxes[n])
+        for n in np.unique(found[found > 0]).tolist()
+    ]
+    names, ids = ("car", "bus", "sky"), (1, 2, 3)
+    task = VideoEvaluator(Categories(names, tuple(THINGS), ids), [True] * 3)
+    for t in range(4):
+        path = str(tmp_path / f"street_{t}.png")
+        Image.fromarray(encode(truth)).save(path)
+        record = Record(t, path, 40, 40, num_classes=3, panoptic_path=path, segments=listed)
+        panoptic = PanopticResult(found.astype(np.int32), segments)
+        task.update(record, Prediction(size=(40, 40), panoptic=panoptic))
+    scores = task.summary(task.metric.compute())
+    for key in ("VPQ", "AQ"):
+        assert scores[key] == scores[f"untracked {key}"] == 100
+    assert scores["SQ"] == scores["untracked SQ"] == sq and scores["identity switches"] == 0
 
 
 def test_identity_switches() -> None:

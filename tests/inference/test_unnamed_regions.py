@@ -1,5 +1,6 @@
 """Regions without annotation: which proposals become targets, and how they reach the loss."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 from frozenseg.build.training_data import training_dataset
 from frozenseg.commands import make_sam_masks, view_samples
 from frozenseg.config import load_config
-from frozenseg.data.annotations import load_image, panoptic_labels
+from frozenseg.data.annotations import load_image, load_panoptic, panoptic_labels
 from frozenseg.data.benchmarks import load_records
 from frozenseg.data.dataset import SampleIndex, SegmentationDataset
+from frozenseg.data.records import Instances
+from frozenseg.data.rle import encode_masks
 from frozenseg.data.transforms import LargeScaleJitter, resize_to_tensor
 from frozenseg.engine.training_loss import MaskClassificationLoss
 from frozenseg.errors import UserError
@@ -110,6 +113,30 @@ def test_regions_are_cropped_and_flipped_with_the_annotation(name: str, targets:
             assert torch.equal(masks[0], rest)
         found += len(masks)
     assert found and seen[0][:2] == (1, (40, 60, 3)) and 0 < seen[0][2] < 1
+
+
+@pytest.mark.parametrize("targets", ["panoptic", "instances"])
+def test_a_crowd_is_annotated_in_every_form_of_annotation(name: str, targets: str) -> None:
+    (record, _), categories = load_records(name)
+    ids, segments = load_panoptic(record)
+    if targets == "instances":
+        codes = encode_masks(ids == segments.ids[:, None, None])
+        record = replace(record, instances=Instances(codes, segments.class_ids, segments.is_crowd))
+    seen = []
+
+    def unnamed(record, image, annotated):
+        seen.append(annotated)
+        return np.zeros(annotated.shape, np.uint8)
+
+    dataset = SegmentationDataset(
+        records=[record],
+        categories=categories,
+        transform=LargeScaleJitter(size=64, min_scale=0.5),
+        targets=targets,
+        unnamed=unnamed,
+    )
+    assert segments.is_crowd.any() and dataset[0].targets is not None
+    assert np.array_equal(seen[0], ids > 0)
 
 
 def test_from_a_folder_to_the_loss(name: str, tmp_path: Path) -> None:

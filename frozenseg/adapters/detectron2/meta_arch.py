@@ -26,6 +26,7 @@ from frozenseg.build.models import build_text_classifier, loaded_model
 from frozenseg.build.optimization import training_loss
 from frozenseg.build.prediction import build_pipeline
 from frozenseg.build.setting import data_sets
+from frozenseg.build.vocabulary import one_vocabulary
 from frozenseg.checkpoints.state_dict import SHARED, load_state
 from frozenseg.config import select_config
 from frozenseg.data.dataset import Sample
@@ -129,7 +130,7 @@ class HostModel(nn.Module):
         for name in names[1:]:
             if host_classes(name).categories != categories:
                 raise UserError(f"DATASETS.TRAIN: {name} has other classes than {names[0]}")
-        vocabulary = vocabulary_of(self.config, names[0], categories)
+        vocabulary = one_vocabulary(self.config, names, categories, vocabulary_of)
         return training_loss(self.config, self.segmenter, self._embed(vocabulary))
 
     def _segment(self, entry: dict[str, Any]) -> dict[str, Any]:
