@@ -339,7 +339,7 @@ def saying_how_to_go_on(
 
 def _told(error: Exception, step: int, checkpoints: CheckpointFolder) -> str:
     """Return a message that says what went wrong and how to continue."""
-    paths = checkpoints.paths()
+    paths = checkpoints.readable()
     if not paths:
         return f"{error} (after {step} steps); there is no checkpoint yet: start again"
     told = (
