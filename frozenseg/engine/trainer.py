@@ -136,7 +136,7 @@ def training_step(
         position += processes * len(samples)
         with _gradient_exchange(network, now=number == len(micro_batches) - 1):
             with state.precision.autocast():
-                batch = loss.prepare(samples, positions, state.device)
+                batch = loss.prepare(samples, positions, state.images, state.device)
                 outputs = network(batch.images, batch.classes, batch.features)
                 losses = _finite_losses(loss, outputs, batch.targets, normalizers, samples, state)
             total = torch.stack([*weighted_losses(losses, loss.weights).values()]).sum()
