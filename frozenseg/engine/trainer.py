@@ -67,7 +67,7 @@ def train(
         evaluated weights.
     stop: says whether the user has asked the run to end.
     """
-    if evaluate is not None and _due(state.step, evaluation_period) and state.step < max_iter:
+    if evaluate is not None and _due(state.step, evaluation_period) and 0 < state.step < max_iter:
         if all_gather_json(is_main() and log.lacks_evaluation(state.step))[0]:
             evaluate_now(state, evaluate, log, keep_best, checkpoints)
     while state.step < max_iter:
