@@ -22,7 +22,7 @@ MOST_LEVELS = 30  # the maximum depth of nested tables and lists
 MOST_FILES = 50  # the maximum number of files read for one configuration
 
 # What PyYAML raises for text that does not fit its tag; `!!bool x`, for example, is a KeyError.
-_UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError)
+UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError)
 
 
 class _Loader(yaml.SafeLoader):
@@ -112,7 +112,7 @@ def _table(path: Path, text: str) -> dict[Any, Any]:
             loader.dispose()
     except RecursionError:
         raise _too_deep(path) from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path}: cannot be read ({reason})") from None
     if node is None or not isinstance(values, dict):

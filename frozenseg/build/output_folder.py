@@ -18,6 +18,7 @@ from frozenseg.engine.lock import only_writer
 from frozenseg.engine.log_file import LOG_FILE
 from frozenseg.errors import UserError, nearest
 from frozenseg.files import atomic_path, check_writable, remove_temporaries
+from frozenseg.yaml_file import UNREADABLE
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ def _differences(path: Path, text: str) -> Iterator[str]:
     """Yield "KEY: before -> now" for every key that differs."""
     try:
         before = dict(flat_values(yaml.safe_load(path.read_bytes())))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError, AttributeError):
+    except (*UNREADABLE, OSError, RecursionError):
         yield f"{path} cannot be read"
         return
     now = dict(flat_values(yaml.safe_load(text)))

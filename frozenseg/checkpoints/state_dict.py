@@ -262,11 +262,14 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     """Return the state dict in the content of a torch file."""
-    # The keys of detectron2's and open_clip's files, and of our training checkpoints, whose average
-    # is preferred to their last weights.
-    for key in ("model", "state_dict", "average", "weights"):
+    for key in ("model", "state_dict"):  # the keys of detectron2's and open_clip's files
         if isinstance(content, dict) and isinstance(content.get(key), dict) and content[key]:
             content = content[key]
+    if isinstance(content, dict) and isinstance(content.get("weights"), dict):
+        # A training checkpoint of ours; its average, where there is one, is preferred. Decoders
+        # behind which a mask adapter trains alone have none.
+        average = content.get("average")
+        content = content["weights"] | (average if isinstance(average, dict) else {})
     if (
         not isinstance(content, dict)
         or not all(isinstance(name, str) for name in content)

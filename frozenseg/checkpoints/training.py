@@ -30,6 +30,7 @@ class CheckpointFolder:
         self.folder = folder
         self.keep = max(keep, 1)
         self._unproven: TrainingCheckpoint | None = None
+        self._damaged: set[Path] = set()
 
     def save(self, checkpoint: TrainingCheckpoint) -> Path:
         """Write a checkpoint; older ones stay until `prove` is called.
@@ -43,15 +44,17 @@ class CheckpointFolder:
             raise UserError(f"{path}: not written; {error}") from None
         write_torch(path, by_name(checkpoint))
         self._unproven = checkpoint
+        self._damaged.discard(path)
         return path
 
     def prove(self) -> None:
         """Delete the checkpoints that the last one replaces, after a step from it has succeeded."""
         if self._unproven is None:
             return
-        best_step = self._unproven.best.get("step")
-        for path in self.paths()[: -self.keep]:
-            if step_of(path) != best_step:
+        kept = {self._unproven.best.get("step"), *map(step_of, self.readable()[-self.keep :])}
+        for path in self.paths():
+            # A damaged file of a later step stays, because a failing disk may yet read it.
+            if step_of(path) < self._unproven.step and step_of(path) not in kept:
                 path.unlink()
         self._unproven = None
 
@@ -65,6 +68,7 @@ class CheckpointFolder:
             try:
                 return load_checkpoint(path), path
             except UserError as error:
+                self._damaged.add(path)
                 logger.warning("%s; falling back to the previous checkpoint", error)
         if paths:
             raise UserError(
@@ -72,6 +76,10 @@ class CheckpointFolder:
                 "delete the folder and train without --resume"
             )
         return None
+
+    def readable(self) -> list[Path]:
+        """Return `paths` without the files that `newest` has found damaged."""
+        return [path for path in self.paths() if path not in self._damaged]
 
     def paths(self) -> list[Path]:
         """Return the files by ascending step, without the temporary files of a killed run, whose

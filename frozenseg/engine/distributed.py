@@ -98,7 +98,6 @@ def launch(job: Job, argument: Any, layout: LaunchConfig) -> int:
             args=(job, argument, layout, url, index, outcomes, _logging_level()),
             kwargs={"extensions": imported_extensions()},
         )
-        worker.start()
         workers.append(worker)
     return _await(workers, outcomes)
 
@@ -153,6 +152,7 @@ def _worker(
 
     try:
         with ends_as_by_ctrl_c():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # see `_await`
             import_extensions(extensions)
             status = _in_group(
                 report_before_leaving, argument, layout.backend, url, rank, layout.world_size
@@ -228,19 +228,31 @@ def _in_group(
 
 
 def _await(workers: list[Any], outcomes: Any) -> int:
-    """Wait for all workers, and forward signals to them; the first that fails ends the others."""
+    """Start all workers, wait for them, and forward signals to them; the first that fails ends the
+    others."""
+    arrived: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
         for worker in workers:
             if worker.is_alive():
                 os.kill(worker.pid, number)
 
     # Ctrl-C in a terminal reaches the workers directly, other signals only reach this process.
+    # Signals wait until the workers are started, and in a worker, which inherits this, until it has
+    # its handlers: while it imports PyTorch, it would die of them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     with handled_by(forward, SIGNALS):
-        return _outcome(workers, outcomes)
+        try:
+            for worker in workers:
+                worker.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return _outcome(workers, outcomes, arrived)
 
 
-def _outcome(workers: list[Any], outcomes: Any) -> int:
+def _outcome(workers: list[Any], outcomes: Any, arrived: list[int]) -> int:
+    """Wait for all workers. arrived: the signals that have been forwarded to them so far."""
     try:
         running = {worker.sentinel: worker for worker in workers}
         while running:
@@ -248,7 +260,7 @@ def _outcome(workers: list[Any], outcomes: Any) -> int:
                 worker = running.pop(sentinel)
                 worker.join()
                 if worker.exitcode != 0:
-                    raise _failure(worker, outcomes)
+                    raise _failure(worker, outcomes, arrived)
         return int(outcomes.get()[1])
     finally:
         for worker in workers:
@@ -257,13 +269,15 @@ def _outcome(workers: list[Any], outcomes: Any) -> int:
             worker.join()
 
 
-def _failure(worker: Any, outcomes: Any) -> BaseException:
+def _failure(worker: Any, outcomes: Any, arrived: list[int]) -> BaseException:
     if worker.exitcode == INTERRUPTED:
         return KeyboardInterrupt()
     while not outcomes.empty():
         message, _ = outcomes.get()
         if message:
             return UserError(message)
+    if arrived:  # the worker may die of the signal while it ends
+        return KeyboardInterrupt()
     return UserError(
         f"a training process ended with exit code {worker.exitcode} "
         "(negative: the signal that killed it; -9 is often a lack of memory); "

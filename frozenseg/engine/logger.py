@@ -126,10 +126,10 @@ class TrainingLog:
         self._last_step, self._data_seconds = step, 0.0
 
     def lacks_evaluation(self, step: int) -> bool:
-        """Tell whether metrics.jsonl has rows of this run, but none of the evaluation after `step`
-        steps, which means that the run was killed before or during that evaluation."""
+        """Tell whether metrics.jsonl lacks the evaluation after `step` steps, which means that the
+        run was killed before or during that evaluation if one was due."""
         rows = read_metrics(self.path)
-        return bool(rows) and not any("evaluation" in r and r["step"] == step for r in rows)
+        return not any("evaluation" in row and row["step"] == step for row in rows)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Show an image (H, W, 3) uint8 in TensorBoard and W&B."""

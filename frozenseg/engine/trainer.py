@@ -67,7 +67,7 @@ def train(
         evaluated weights.
     stop: says whether the user has asked the run to end.
     """
-    if evaluate is not None and _due(state.step, evaluation_period) and state.step < max_iter:
+    if evaluate is not None and _due(state.step, evaluation_period) and 0 < state.step < max_iter:
         if all_gather_json(is_main() and log.lacks_evaluation(state.step))[0]:
             evaluate_now(state, evaluate, log, keep_best, checkpoints)
     while state.step < max_iter:
@@ -136,7 +136,7 @@ def training_step(
         position += processes * len(samples)
         with _gradient_exchange(network, now=number == len(micro_batches) - 1):
             with state.precision.autocast():
-                batch = loss.prepare(samples, positions, state.device)
+                batch = loss.prepare(samples, positions, state.images, state.device)
                 outputs = network(batch.images, batch.classes, batch.features)
                 losses = _finite_losses(loss, outputs, batch.targets, normalizers, samples, state)
             total = torch.stack([*weighted_losses(losses, loss.weights).values()]).sum()
@@ -339,7 +339,7 @@ def saying_how_to_go_on(
 
 def _told(error: Exception, step: int, checkpoints: CheckpointFolder) -> str:
     """Return a message that says what went wrong and how to continue."""
-    paths = checkpoints.paths()
+    paths = checkpoints.readable()
     if not paths:
         return f"{error} (after {step} steps); there is no checkpoint yet: start again"
     told = (

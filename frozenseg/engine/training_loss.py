@@ -2,7 +2,7 @@
 
 The loop calls the network, and the loss compares its outputs with targets:
 
-    batch = loss.prepare(samples, positions, device)
+    batch = loss.prepare(samples, positions, start, device)
     outputs = network(batch.images, batch.classes, batch.features)
     losses = loss(outputs, batch.targets, normalizers)
 
@@ -129,11 +129,12 @@ class TrainingLoss(ABC, Generic[Outputs, LossTargets]):
 
     @abstractmethod
     def prepare(
-        self, samples: list[Sample], positions: list[int], device: torch.device
+        self, samples: list[Sample], positions: list[int], start: int, device: torch.device
     ) -> TrainingBatch[LossTargets]:
         """Return samples as a micro-batch.
 
         positions: the position of each sample in the sequence of all samples that the run draws.
+        start: the position of the first sample of the step, over all processes and micro-batches.
         """
 
     @abstractmethod
@@ -209,7 +210,7 @@ class MaskClassificationLoss(TrainingLoss[MaskPredictions, ObjectTargets]):
         return matched + (self.num_queries - matched) * self.criterion.no_object_weight
 
     def prepare(
-        self, samples: list[Sample], positions: list[int], device: torch.device
+        self, samples: list[Sample], positions: list[int], start: int, device: torch.device
     ) -> TrainingBatch[ObjectTargets]:
         """Return the images, the training vocabulary and the annotated objects."""
         images, features = self.inputs(samples, device)
@@ -289,13 +290,13 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
         return LossNormalizers(labelled_images=float(labelled))
 
     def prepare(
-        self, samples: list[Sample], positions: list[int], device: torch.device
+        self, samples: list[Sample], positions: list[int], start: int, device: torch.device
     ) -> TrainingBatch[PixelTargets]:
         """Return the images, and the vectors and the target masks of their queried classes."""
         queried = torch.stack(
             [
                 self.queried_classes(
-                    _targets(sample).class_ids, position, sample.record.asked, positions[0]
+                    _targets(sample).class_ids, position, sample.record.asked, start
                 )
                 for sample, position in zip(samples, positions, strict=True)
             ]
@@ -317,13 +318,13 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
         return {"loss_mask": losses.sum() * (1 / max(normalizers.labelled_images, 1.0))}
 
     def queried_classes(
-        self, class_ids: Tensor, position: int, first: int | None = None, step: int | None = None
+        self, class_ids: Tensor, position: int, first: int | None = None, start: int | None = None
     ) -> Tensor:
         """Return the classes (k,) that are queried for the image drawn at `position`.
 
         class_ids: the classes in the image.
         first: a class that is queried before all others, or None.
-        step: the position of any image of the same step, which decides k; None: `position`. The
+        start: the position of the first image of the step, which decides k; None: `position`. The
             images of a step could otherwise get different k if the run was resumed with another
             batch size.
         """
@@ -333,15 +334,14 @@ class BinaryMaskLoss(TrainingLoss[Tensor, PixelTargets]):
         order = np.concatenate((order[present], order[~present]))
         if first is not None:
             order = np.concatenate(([first], order[order != first]))
-        return torch.from_numpy(
-            order[: self.number_queried(position if step is None else step)].copy()
-        )
+        number = self.number_queried(position if start is None else start)
+        return torch.from_numpy(order[:number].copy())
 
-    def number_queried(self, position: int) -> int:
-        """Return the number of classes queried in the step of the image drawn at `position`."""
+    def number_queried(self, start: int) -> int:
+        """Return the number of classes queried in the step whose first image is at `start`."""
         if self.fewest_queried == self.num_queried:
             return self.num_queried
-        generator = seeded_generator(self.seed, COUNT_STREAM, position // self.batch_size)
+        generator = seeded_generator(self.seed, COUNT_STREAM, start // self.batch_size)
         return int(generator.integers(self.fewest_queried, self.num_queried + 1))
 
 

@@ -362,7 +362,7 @@ def test_losses_are_those_of_our_engine(tiny: Tiny) -> None:
     for step in range(2):
         samples = [dataset[SampleIndex(7, 2 * step)], dataset[SampleIndex(8, 2 * step + 1)]]
         positions = [2 * step, 2 * step + 1]
-        batch = loss.prepare(samples, positions, torch.device("cpu"))
+        batch = loss.prepare(samples, positions, 2 * step, torch.device("cpu"))
         outputs = ours(batch.images, batch.classes)
         losses = loss(outputs, batch.targets, loss.normalizers(samples))
         expected = weighted_losses(losses, loss.weights)

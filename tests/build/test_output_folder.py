@@ -109,11 +109,12 @@ def test_checkpoints_that_is_no_folder(tmp_path: Path, checkpoints) -> None:
         check_places(tmp_path, checkpoints)
 
 
-def test_a_damaged_configuration_is_kept_too(tmp_path: Path, caplog) -> None:
-    (tmp_path / "config.yaml").write_bytes(b"\xff{")
+@pytest.mark.parametrize("content", [b"\xff{", b"LOG: {WANDB: 2026-02-30}", b"SEED: !!bool x"])
+def test_a_damaged_configuration_is_kept_too(tmp_path: Path, caplog, content: bytes) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
     write_config(load_config(None, []), tmp_path)
     assert "config.yaml cannot be read" in caplog.text
-    assert (tmp_path / "config.yaml.1").read_bytes() == b"\xff{"
+    assert (tmp_path / "config.yaml.1").read_bytes() == content
 
 
 def test_what_killed_runs_left_half_written_goes(tmp_path: Path, checkpoints) -> None:

@@ -242,6 +242,15 @@ def test_torch_files_with_and_without_wrapper(tmp_path: Path, wrapper: str | Non
     assert read.keys() == {"a", "b.c"} and torch.equal(read["a"], torch.ones(2))
 
 
+def test_of_a_training_checkpoint_the_average_is_read_and_what_has_none(tmp_path: Path) -> None:
+    path, weights = tmp_path / "step_00000002.pt", {"a": torch.ones(2), "b": torch.zeros(3)}
+    for average in ({}, {"a": torch.full((2,), 5.0)}):
+        torch.save({"step": 2, "weights": weights, "average": average}, path)
+        read = read_state(path)
+        assert read.keys() == weights.keys() and torch.equal(read["b"], weights["b"])
+        assert torch.equal(read["a"], average.get("a", weights["a"]))
+
+
 class Touch:
     """Unpickled, it would make a file."""
 

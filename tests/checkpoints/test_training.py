@@ -108,6 +108,32 @@ def test_damaged_newest_falls_back(tmp_path: Path, damage: str, caplog) -> None:
     assert str(newest) in caplog.text and "falling back" in caplog.text
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_one_takes_no_place_of_a_good_one(tmp_path: Path, keep: int) -> None:
+    for step in (4, 8):
+        CheckpointFolder(tmp_path, keep=keep).save(checkpoint(step))
+    (tmp_path / "step_00000008.pt").write_bytes(b"no")
+    for step, left in [(6, [4, 6, 8][-keep - 1 :]), (9, [6, 9][-keep:])]:
+        folder = CheckpointFolder(tmp_path, keep=keep)  # of a run that is resumed
+        found = folder.newest()
+        assert found is not None and found[0].step == {6: 4, 9: 6}[step]
+        folder.save(checkpoint(step))
+        assert folder.readable()[-1].name == f"step_{step:08d}.pt"
+        folder.prove()
+        assert steps(tmp_path) == left
+
+
+def test_one_that_was_written_again_is_no_longer_damaged(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=1)
+    folder.save(checkpoint(4))
+    (tmp_path / "step_00000008.pt").write_bytes(b"no")
+    folder.newest()
+    assert [path.name for path in folder.readable()] == ["step_00000004.pt"]
+    folder.save(checkpoint(8))
+    folder.prove()
+    assert steps(tmp_path) == [8]
+
+
 def test_all_damaged_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "step_00000001.pt").write_bytes(b"no")
     with pytest.raises(UserError, match="none of the 1 checkpoints can be read"):

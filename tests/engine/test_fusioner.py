@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,22 @@ def test_a_random_number_of_classes_is_that_of_the_whole_step() -> None:
     assert {loss.number_queried(position) for position in range(3, 6)} == {counts[3]}
     # Resumed with another batch size, a step begins within one of before.
     changes = next(start for start in range(3, 300, 3) if counts[start - 1] != counts[start])
-    batch = loss.prepare(samples()[:2], [changes - 1, changes], torch.device("cpu"))
-    assert batch.classes.shape[:2] == (2, counts[changes - 1])
+    for positions in ([changes - 1, changes], [changes - 1], [changes]):  # in one part or in two
+        data = samples()[: len(positions)]
+        batch = loss.prepare(data, positions, changes - 1, torch.device("cpu"))
+        assert batch.classes.shape[:2] == (len(positions), counts[changes - 1])
+
+
+def test_resumed_with_another_batch_size_micro_batches_equal_one_large_batch(run: TinyRun) -> None:
+    options = (*FUSIONER, "MODEL.FUSIONER.FEWEST_AT_ONCE", "1", "DATASETS.TEST", "()")
+    assert main(run.arguments("one", *options, "SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "()")) == 0
+    shutil.copytree(run.root / "one", run.root / "two")
+    longer = (*options, "SOLVER.IMS_PER_BATCH", "4")
+    assert main(run.arguments("one", *longer, flags=("--resume",))) == 0
+    parts = ("SOLVER.ACCUMULATE", "2")
+    assert main(run.arguments("two", *longer, *parts, flags=("--resume",))) == 0
+    for ours, theirs in zip(run.losses("one"), run.losses("two"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 def samples() -> list[Sample]:
@@ -99,7 +114,7 @@ def predict(images: ImageBatch, vectors: Tensor) -> Tensor:
 def loss_of(
     ours: BinaryMaskLoss, data: list[Sample], positions: list[int], normalizers: LossNormalizers
 ) -> Tensor:
-    batch = ours.prepare(data, positions, torch.device("cpu"))
+    batch = ours.prepare(data, positions, positions[0], torch.device("cpu"))
     assert isinstance(batch.classes, Tensor)
     return ours(predict(batch.images, batch.classes), batch.targets, normalizers)["loss_mask"]
 

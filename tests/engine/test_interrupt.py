@@ -96,6 +96,25 @@ def test_a_signal_to_the_whole_group_loses_no_step(run: TinyRun, number: signal.
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_while_the_ranks_start_ends_them_as_by_ctrl_c(
+    run: TinyRun, number: signal.Signals
+) -> None:
+    """They import PyTorch at that time. A terminal sends Ctrl-C to the whole group."""
+    process = start(run, "out", *ENDLESS, flags=("--num-gpus", "2"))
+    try:
+        assert wait_until(lambda: len(members(process.pid)) == 3, 60)
+    except AssertionError:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted" and "Traceback" not in said
+    assert not members(process.pid)
+
+
+@pytest.mark.slow
 def test_ranks_end_with_their_parent_and_the_folder_is_free_again(run: TinyRun) -> None:
     process = start(run, "out", *ENDLESS, flags=("--num-gpus", "2"))
     try:

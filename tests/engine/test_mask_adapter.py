@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from frozenseg.checkpoints.state_dict import read_state
 from frozenseg.commands.train_net import main
 from frozenseg.errors import UserError
 from tests.conftest import FC_CLIP_OPTIONS
@@ -59,6 +60,10 @@ def test_an_adapter_alone_behind_finished_decoders(run: TinyRun) -> None:
         name for name, tensor in after.items() if not torch.equal(run.weights("on")[name], tensor)
     }
     assert moved and all(name.startswith("mask_adapter.") for name in moved)
+
+    checkpoint = str(run.root / "behind" / "checkpoints" / "step_00000004.pt")
+    assert all(torch.equal(after[name], read) for name, read in read_state(checkpoint).items())
+    assert read_state(checkpoint).keys() == after.keys()
 
     evaluation = ("--eval-only",)
     assert main(run.arguments("test", *alone, *weights, flags=evaluation)) == 0

@@ -300,16 +300,22 @@ def killed(*arguments: object) -> None:
     raise SystemExit
 
 
-def test_an_evaluation_that_was_cut_off_is_made_on_resuming(run: TinyRun, monkeypatch) -> None:
+@pytest.mark.parametrize("log_period", ["1", "20"])  # 20: no row is written before it
+def test_an_evaluation_that_was_cut_off_is_made_on_resuming(
+    run: TinyRun, monkeypatch, log_period: str
+) -> None:
     periods = (*SIX, "TEST.EVAL_PERIOD", "2", "SOLVER.CHECKPOINT_PERIOD", "2")
+    periods += ("LOG.PERIOD", log_period)
     assert main(run.arguments("whole", *periods)) == 0
     with monkeypatch.context() as patch:
         patch.setattr(training._Run, "_evaluate", killed)
         with pytest.raises(SystemExit):
             main(run.arguments("parts", *periods))
-    assert [row["step"] for row in run.rows("parts")] == [1, 2]
+    assert (run.root / "parts" / "metrics.jsonl").is_file() == (log_period == "1")
     assert main(run.arguments("parts", *periods, flags=("--resume",))) == 0
     assert_same_run(run, "whole", "parts")
+    evaluated = [row["step"] for row in run.rows("whole") if "evaluation" in row]
+    assert evaluated == [2, 4, 6]  # none before the first step
     assert main(run.arguments("parts", *periods, flags=("--resume",))) == 0  # nothing is left
     assert_same_run(run, "whole", "parts")
 

@@ -75,7 +75,7 @@ def losses_of(
     positions: list[int],
     normalizers: LossNormalizers,
 ) -> dict[str, torch.Tensor]:
-    batch = ours.prepare(data, positions, torch.device("cpu"))
+    batch = ours.prepare(data, positions, positions[0], torch.device("cpu"))
     assert batch.classes is ours.text and batch.features is None
     return ours(predict(batch.images), batch.targets, normalizers)
 

@@ -136,7 +136,7 @@ def test_padding_that_the_encoders_see(recipe: Path, grey: bool, tmp_path: Path)
     small = next(sample for sample in samples(dataset) if max(sample.unpadded_size) < CROP // 2)
     model = SimpleNamespace(size_divisor=32)
     text = TextEmbeddings(torch.eye(1, 4), torch.zeros(1).long(), torch.ones(1).bool())
-    batch = training_loss(cfg, model, text).prepare([small], [0], torch.device("cpu"))
+    batch = training_loss(cfg, model, text).prepare([small], [0], 0, torch.device("cpu"))
     mean, std = (torch.tensor(values) for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
     found = batch.images.normalized(mean, std)[0, :, -1, -1]
     expected = (128 - mean) / std if grey else torch.zeros(3)

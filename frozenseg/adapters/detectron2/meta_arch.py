@@ -109,7 +109,8 @@ class HostModel(nn.Module):
         samples = [_training_sample(entry) for entry in inputs]
         mine = torch.tensor(astuple(loss.normalizers(samples)), dtype=torch.float64)
         normalizers = LossNormalizers(*all_sum(mine.to(self.device)).tolist())
-        batch = loss.prepare(samples, self._positions(len(samples)), self.device)
+        positions = self._positions(len(samples))
+        batch = loss.prepare(samples, positions, positions[0] - rank(), self.device)
         outputs = self.segmenter(batch.images, batch.classes, batch.features)
         losses = weighted_losses(loss(outputs, batch.targets, normalizers), loss.weights)
         # detectron2 averages losses and gradients over the processes; ours have to be summed.
