@@ -106,7 +106,7 @@ def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
             about |= {"classes": len(text.seen), "names": len(text.weight)}
         found = {
             path: write_graph(
-                network, words, path, about | {"window": list(window)}, parts=order.proposals
+                network, words, path, about | _of_window(order, path, window), parts=order.proposals
             )
             for path, window in _paths(order).items()
         }
@@ -187,6 +187,11 @@ def _paths(order: Order) -> dict[Path, tuple[int, int]]:
         order.output.with_stem(f"{order.output.stem}_{height}x{width}"): (height, width)
         for height, width in order.windows
     }
+
+
+def _of_window(order: Order, path: Path, window: tuple[int, int]) -> dict[str, Any]:
+    """Return the metadata of one graph alone: its window, and what `_paths` added to its name."""
+    return {"window": list(window), "added": path.stem.removeprefix(order.output.stem)}
 
 
 def _beside(path: Path, ending: str) -> Path:
@@ -290,7 +295,8 @@ def _proposals(
 def _base(path: Path, about: dict[str, Any]) -> Path:
     """Return the path from which the names of the files beside a model are derived.
 
-    It is the path of the model without the size of its window.
+    It is the path of the model without what the export added to its name. Older files do not say
+    what that is: a size at the end of their name was taken for it.
     """
     height, width = about["window"]
-    return path.with_stem(path.stem.removesuffix(f"_{height}x{width}"))
+    return path.with_stem(path.stem.removesuffix(about.get("added", f"_{height}x{width}")))

@@ -224,12 +224,15 @@ ABOUT = {
 
 
 def loaded_with(
-    about: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    about: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str = "model.onnx",
 ) -> ExportedPredictor:
     """A predictor over a graph that computes nothing."""
     session = SimpleNamespace(about={**ABOUT, **about}, inputs=set())
     monkeypatch.setattr(exported_files, "open_session", lambda *arguments: session)
-    return exported_files.load_exported(tmp_path / "model.onnx", None)
+    return exported_files.load_exported(tmp_path / name, None)
 
 
 def test_a_graph_with_fixed_classes_says_so(
@@ -240,6 +243,34 @@ def test_a_graph_with_fixed_classes_says_so(
     images = ImageBatch(torch.zeros(1, 3, 64, 96), [(64, 96)])
     with pytest.raises(UserError, match="4 classes with 5 names: this graph takes 2 with 3"):
         predictor.model.predict(images, agreement.random_words(4, 5, 8).text)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "tower"),
+    [
+        ("tiny_64x96.pt2", "64x96", "tiny_64x96.text.onnx"),
+        ("tiny.pt2", "64x96,64x64", "tiny.text.onnx"),
+    ],
+)
+def test_files_beside_a_model_are_found_if_its_own_name_ends_in_a_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, sizes: str, tower: str
+) -> None:
+    abouts: dict[str, dict[str, object]] = {}
+
+    def write_graph(results: object, words: object, path: Path, about: dict, **parts: bool) -> list:
+        abouts[path.name] = about
+        path.touch()
+        return []
+
+    monkeypatch.setattr(exported_files, "write_graph", write_graph)
+    line = ["--format", "torch", "--size", sizes, "--output", str(tmp_path / name)]
+    line += ["--config-file", "fc_clip_convnext_large", "--vocabulary", "lamp; wall"]
+    main([*line, *TINY, "MODEL.ALLOW_RANDOM_WEIGHTS", "True"])
+    file = "tiny_64x96.pt2"
+    with loaded_with(abouts[file], tmp_path, monkeypatch, file) as segmenter:
+        assert segmenter.embed(frozenseg.Vocabulary.parse("wall; lamp")) is not None
+        with pytest.raises(MissingFileError, match=f"/{tower}: no such file"):
+            segmenter.embed(frozenseg.Vocabulary.parse("sky"))
 
 
 def test_random_weights_are_said_by_an_exported_file_too(
