@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from frozenseg.encoders.frozen import weights_digest
 from frozenseg.errors import UserError
 from frozenseg.export import openvino
 from frozenseg.export.agreement import LIMITS, Agreement, Words, fitting
+from frozenseg.export.metadata import check_model, check_text
 from frozenseg.export.network import Network
 from frozenseg.export.precision import lower_precision
 from frozenseg.export.results import OUTPUTS, Results
@@ -48,8 +49,6 @@ TEXT, VECTORS = ".text.onnx", ".vectors.npz"
 """Endings of the names of the files beside an exported model."""
 OVER_ONNX = ("onnx", "openvino")
 """The formats that are made from an ONNX file."""
-NEEDED = {"window", "size_divisor", "rules", "training_names", "training_is_thing", "templates"}
-"""The entries of a model's metadata that a predictor needs."""
 LARGEST_ONNX = 2_000_000_000
 """The limit for the weights in bytes. The format itself limits the entire file to 2**31 bytes."""
 
@@ -242,7 +241,7 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
         device = "openvino"
     session = open_session(path, device, [*OUTPUTS["logits"], *OUTPUTS["regions"]])
     about = session.about
-    _check_about(path, about)
+    check_model(path, about, session.inputs)
     base = _base(path, about)
     proposals = _proposals(base, about.get("sam"), device)
     model = OnnxModel(session, proposals.sam if proposals else None)
@@ -255,7 +254,7 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
             proposals=proposals,
         ),
         text_classifier=TextClassifier(
-            OnnxText(open_session(tower, device)) if tower.is_file() else NoText(tower),
+            _open_tower(tower, device) if tower.is_file() else NoText(tower),
             templates=about["templates"],
             folder=None,
             known=read_vectors(vectors) if vectors.is_file() else {},
@@ -270,14 +269,10 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
     )
 
 
-def _check_about(path: Path, about: Mapping[str, Any]) -> None:
-    """Raise `UserError` for a model of another version, or for a file that lies beside a model."""
-    known = {field.name for field in fields(PostProcessor)}
-    if not (about.keys() >= NEEDED and known.issuperset(about["rules"])):
-        raise UserError(
-            f"{path}: is not a model that this version reads; it lies beside one, or is of version "
-            f"{about.get('version', 'unknown')}; give the model's own file, or export it again"
-        )
+def _open_tower(path: Path, device: str | None) -> OnnxText:
+    session = open_session(path, device)
+    check_text(path, session.about)
+    return OnnxText(session)
 
 
 def _proposals(

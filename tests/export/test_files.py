@@ -230,9 +230,30 @@ def loaded_with(
     name: str = "model.onnx",
 ) -> ExportedPredictor:
     """A predictor over a graph that computes nothing."""
-    session = SimpleNamespace(about={**ABOUT, **about}, inputs=set())
+    session = SimpleNamespace(about={**ABOUT, **about}, inputs={"pixels": [1, 3, 64, 96]})
     monkeypatch.setattr(exported_files, "open_session", lambda *arguments: session)
     return exported_files.load_exported(tmp_path / name, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("window", value) for value in (None, ["64", "64"], [64], [0, 96], [64, 64])),
+        *(("size_divisor", value) for value in (0, "32", True)),
+        *(("rules", value) for value in ([], {"overlap_threshold": "x"}, {"panoptic": 1})),
+        ("rules", {"detections_per_image": -1}),
+        *(("templates", value) for value in (5, [], ["no place"], [{}])),
+        *(("training_names", value) for value in ([], [[1]], ["lamp"], [[]])),
+        *(("training_is_thing", value) for value in ([], [1], [True, True])),
+        *(("note", 5), ("added", None), ("classes", "2")),
+        ("sam", {"name": "tiny", "view": "keep_aspect", "settings": {"max_masks": "9"}}),
+    ],
+)
+def test_metadata_that_cannot_be_used_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: object
+) -> None:
+    with pytest.raises(UserError, match=rf"its metadata '{key}' cannot be used .*export it again"):
+        loaded_with({key: value}, tmp_path, monkeypatch)
 
 
 def test_a_graph_with_fixed_classes_says_so(
