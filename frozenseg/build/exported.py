@@ -24,13 +24,13 @@ from frozenseg.encoders.frozen import weights_digest
 from frozenseg.errors import UserError
 from frozenseg.export import openvino
 from frozenseg.export.agreement import LIMITS, Agreement, Words, fitting
-from frozenseg.export.metadata import check_model, check_text
+from frozenseg.export.metadata import check_model, check_text, of_another
 from frozenseg.export.network import Network
 from frozenseg.export.precision import lower_precision
 from frozenseg.export.results import OUTPUTS, Results
 from frozenseg.export.sam_parts import PARTS, sam_of_graphs, write_part
-from frozenseg.export.session import NoText, OnnxModel, OnnxText, Session, open_session
-from frozenseg.export.text import read_vectors, write_text_tower, write_vectors
+from frozenseg.export.session import AnySession, NoText, OnnxModel, OnnxText, Session, open_session
+from frozenseg.export.text import read_vectors, vectors_digest, write_text_tower, write_vectors
 from frozenseg.export.write import write_graph
 from frozenseg.files import atomic_path
 from frozenseg.inference.postprocess import PostProcessor
@@ -96,6 +96,7 @@ def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
             "format": order.format,
             "precision": order.precision,
             "results": list(wanted),
+            "vectors": vectors_digest(order.vocabulary.flat_names, text.weight),
             "note": note_of(random),
         }
         if order.proposals:
@@ -140,6 +141,7 @@ def _write_sam(cfg: CfgNode, model: SegmentationModel, order: Order) -> dict[str
             "of MODEL.SAM_NAME and MODEL.SAM_WEIGHTS; choose the same SAM for both"
         )
     about = {"name": cfg.MODEL.SAM_NAME, "view": sam.view, "settings": asdict(online.settings)}
+    about |= {"weights": weights_digest(sam.model)}
     for part in PARTS:
         path = _beside(order.output, f".{part}.onnx")
         logger.info("%s: writing", path)
@@ -254,10 +256,10 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
             proposals=proposals,
         ),
         text_classifier=TextClassifier(
-            _open_tower(tower, device) if tower.is_file() else NoText(tower),
+            _tower(tower, about, device) if tower.is_file() else NoText(tower),
             templates=about["templates"],
             folder=None,
-            known=read_vectors(vectors) if vectors.is_file() else {},
+            known=_vectors(vectors, session) if vectors.is_file() else {},
         ),
         training_vocabulary=Vocabulary(
             tuple(tuple(names) for names in about["training_names"]),
@@ -269,10 +271,15 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
     )
 
 
-def _open_tower(path: Path, device: str | None) -> OnnxText:
+def _tower(path: Path, about: Mapping[str, Any], device: str | None) -> OnnxText:
     session = open_session(path, device)
-    check_text(path, session.about)
+    check_text(path, session.about, about.get("text_fingerprint"))
     return OnnxText(session)
+
+
+def _vectors(path: Path, session: AnySession) -> dict[str, Tensor]:
+    shape = session.inputs.get("vectors", [None])
+    return read_vectors(path, session.about.get("vectors"), shape[-1])
 
 
 def _proposals(
@@ -281,7 +288,11 @@ def _proposals(
     """Return the source of SAM's proposals from the files beside a model; None without them."""
     if about is None:
         return None
-    sessions = {part: open_session(_beside(base, f".{part}.onnx"), device) for part in PARTS}
+    files = {part: _beside(base, f".{part}.onnx") for part in PARTS}
+    sessions = {part: open_session(path, device) for part, path in files.items()}
+    for part, path in files.items():
+        if sessions[part].about != about:
+            raise of_another(path)
     sam, decoder = sam_of_graphs(about["name"], about["view"], sessions)
     settings = ProposalSettings(**about["settings"])
     return OnlineProposals(sam, decoder, settings, shared=about["view"] == "keep_aspect")

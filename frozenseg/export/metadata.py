@@ -36,9 +36,22 @@ def check_model(path: Path, about: Mapping[str, Any], inputs: Mapping[str, Seque
         raise _unusable(path, "window", f"{window}, but the graph takes {pixels[2:]}")
 
 
-def check_text(path: Path, about: Mapping[str, Any]) -> None:
-    """Raise `UserError` unless these are the metadata of a text tower."""
+def check_text(path: Path, about: Mapping[str, Any], fingerprint: str | None) -> None:
+    """Raise `UserError` unless these are the metadata of a model's text tower.
+
+    fingerprint: "text_fingerprint" of the model's metadata.
+    """
     _check(path, about, TEXT)
+    if fingerprint not in (None, about["text_fingerprint"]):
+        raise of_another(path)
+
+
+def of_another(path: Path) -> UserError:
+    """Make the error for a file beside a model that was exported with another model."""
+    return UserError(
+        f"{path}: was not exported with the model beside it; copy the model's own file there, or "
+        "export it again"
+    )
 
 
 def _check(path: Path, about: Mapping[str, Any], checks: Mapping[str, Check]) -> None:
@@ -115,6 +128,8 @@ MODEL: dict[str, Check] = {
 """The entries of a model's metadata that a predictor needs."""
 OPTIONAL: dict[str, Check] = {
     "note": _is_text_or_none,
+    "vectors": _is_text_or_none,
+    "text_fingerprint": _is_text_or_none,
     "added": lambda value: isinstance(value, str),
     "sam": _is_sam,
     "classes": _is_count,

@@ -21,10 +21,11 @@ from frozenseg.build.exported import ExportedPredictor
 from frozenseg.commands.export import main
 from frozenseg.devtools.tiny import TINY
 from frozenseg.errors import MissingFileError, UserError
-from frozenseg.export import agreement, formats, write
+from frozenseg.export import agreement, formats, sam_parts, write
 from frozenseg.export.agreement import LIMITS
 from frozenseg.export.precision import lower_precision
 from frozenseg.export.session import OnnxModel
+from frozenseg.export.text import vectors_digest
 from frozenseg.files import shipped
 from frozenseg.structures import ImageBatch
 from tests.conftest import FC_CLIP_OPTIONS
@@ -230,7 +231,8 @@ def loaded_with(
     name: str = "model.onnx",
 ) -> ExportedPredictor:
     """A predictor over a graph that computes nothing."""
-    session = SimpleNamespace(about={**ABOUT, **about}, inputs={"pixels": [1, 3, 64, 96]})
+    shapes = {"pixels": [1, 3, 64, 96], "vectors": ["names", 32]}
+    session = SimpleNamespace(about={**ABOUT, **about}, inputs=shapes)
     monkeypatch.setattr(exported_files, "open_session", lambda *arguments: session)
     return exported_files.load_exported(tmp_path / name, None)
 
@@ -254,6 +256,56 @@ def test_metadata_that_cannot_be_used_are_one_line(
 ) -> None:
     with pytest.raises(UserError, match=rf"its metadata '{key}' cannot be used .*export it again"):
         loaded_with({key: value}, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("known", [True, False])  # older models do not know their vectors
+def test_vectors_of_another_model_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    names, right = ["lamp", "wall"], torch.nn.functional.normalize(torch.randn(2, 32))
+    about: dict[str, object] = {"vectors": vectors_digest(names, right)} if known else {}
+    wrong = [
+        right[:, :4],
+        right.double(),
+        right * torch.nan,
+        right[:, 0],
+        right[:1],
+        right[:, None],
+    ]
+    for vectors in [right, *wrong, *([right.flip(0)] if known else [])]:
+        np.savez(tmp_path / "model.vectors.npz", names=names, vectors=vectors)
+        if vectors is right:
+            with loaded_with(about, tmp_path, monkeypatch) as segmenter:
+                words = frozenseg.Vocabulary.parse("wall; lamp")
+                assert segmenter.embed(words).weight.equal(right.flip(0))
+            continue
+        with pytest.raises(UserError, match="vectors.npz: (was not exported with|holds no)"):
+            loaded_with(about, tmp_path, monkeypatch)
+
+
+def test_a_text_tower_and_a_sam_of_another_model_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abouts: dict[str, dict[str, object]] = {
+        "model.onnx": {**ABOUT, "text_fingerprint": "one"},
+        "model.text.onnx": {"clip": "tiny", "context_length": 77, "text_fingerprint": "two"},
+    }
+
+    def opened(path: Path, *arguments: object) -> SimpleNamespace:
+        return SimpleNamespace(about=abouts[path.name], inputs={})
+
+    monkeypatch.setattr(exported_files, "open_session", opened)
+    (tmp_path / "model.text.onnx").touch()
+    with pytest.raises(UserError, match=r"model.text.onnx: was not exported with the model"):
+        exported_files.load_exported(tmp_path / "model.onnx", None)
+    abouts["model.text.onnx"]["clip"] = None
+    with pytest.raises(UserError, match=r"model.text.onnx: its metadata 'clip' cannot be used"):
+        exported_files.load_exported(tmp_path / "model.onnx", None)
+    sam = {"name": "tiny", "view": "keep_aspect", "settings": {}, "weights": "one"}
+    abouts["model.onnx"]["sam"] = sam
+    abouts |= {f"model.{part}.onnx": {**sam, "weights": "two"} for part in sam_parts.PARTS}
+    with pytest.raises(UserError, match=r"model.encoder.onnx: was not exported with the model"):
+        exported_files.load_exported(tmp_path / "model.onnx", None)
 
 
 def test_a_graph_with_fixed_classes_says_so(
