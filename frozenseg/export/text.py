@@ -1,6 +1,7 @@
 """Write the text tower to a file, and the text vectors of a vocabulary to another."""
 
 import hashlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from frozenseg.export.metadata import of_another
 from frozenseg.files import UNREADABLE, atomic_path, json_text
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
+
+LARGEST = 1_000_000_000
+"""The limit for the unpacked vectors in bytes, of which 200,000 names of the published CLIP take
+most; it limits the memory that a file can make us allocate."""
 
 
 class TextTower(nn.Module):
@@ -71,6 +76,10 @@ def read_vectors(path: Path, digest: str | None, dimension: int | None) -> dict[
     Raises `UserError` if the file cannot be read, or is not of this model.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > LARGEST:
+            raise UserError(f"{path}: holds {size / 1e9:.1f} GB unpacked; get the file again")
         with np.load(path, allow_pickle=False) as file:
             names, vectors = file["names"].tolist(), torch.from_numpy(file["vectors"])
         known = dict(zip(names, vectors, strict=True))

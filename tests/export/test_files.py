@@ -22,6 +22,7 @@ from frozenseg.commands.export import main
 from frozenseg.devtools.tiny import TINY
 from frozenseg.errors import MissingFileError, UserError
 from frozenseg.export import agreement, formats, sam_parts, write
+from frozenseg.export import text as text_files
 from frozenseg.export.agreement import LIMITS
 from frozenseg.export.precision import lower_precision
 from frozenseg.export.session import OnnxModel
@@ -281,6 +282,15 @@ def test_vectors_of_another_model_are_refused(
             continue
         with pytest.raises(UserError, match="vectors.npz: (was not exported with|holds no)"):
             loaded_with(about, tmp_path, monkeypatch)
+
+
+def test_vectors_that_would_fill_the_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "LARGEST", 100_000)
+    np.savez_compressed(tmp_path / "model.vectors.npz", names=["a"], vectors=np.zeros((1, 30_000)))
+    with pytest.raises(UserError, match=r"vectors.npz: holds 0.0 GB unpacked; get the file again"):
+        loaded_with({}, tmp_path, monkeypatch)
 
 
 def test_a_text_tower_and_a_sam_of_another_model_are_refused(
