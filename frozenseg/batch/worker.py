@@ -12,7 +12,8 @@ from frozenseg.batch.items import Item, check_source, source_of
 from frozenseg.batch.manifest import Manifest
 from frozenseg.batch.rows import ABOUT, Row, as_text, error_row, read_about, row_of, write_shard
 from frozenseg.build.output_folder import differing
-from frozenseg.build.prediction_settings import load_with_settings
+from frozenseg.build.prediction_settings import load_with_settings, settings_of
+from frozenseg.build.run_folder import model_config
 from frozenseg.data.coco_records import categories_of
 from frozenseg.errors import UserError
 from frozenseg.extensions import import_extensions, imported_extensions
@@ -124,13 +125,15 @@ class Worker:
 
 
 def check_about(plan: Plan) -> None:
-    """Raise `UserError` if the folder holds results of another vocabulary, task or threshold.
+    """Raise `UserError` if the folder holds results of another vocabulary or of other settings.
 
-    Other differences are only known once the model is loaded (`Worker`).
+    Whether the weights differ is only known once the model is loaded (`Worker`).
     """
     if (plan.folder / ABOUT).exists():
         before = read_about(plan.folder)
-        _refuse_others(plan.folder, before, {**before, **_of_plan(plan, before["settings"])})
+        settings = settings_of(model_config(plan.model, weights=plan.weights, options=plan.options))
+        settings |= {k: value for k, value in before["settings"].items() if k == "weights"}
+        _refuse_others(plan.folder, before, {**before, **_of_plan(plan, settings)})
 
 
 def _of_plan(plan: Plan, settings: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,13 @@ from frozenseg.encoders.frozen import weights_digest
 from frozenseg.errors import UserError
 from frozenseg.export import openvino
 from frozenseg.export.agreement import LIMITS, Agreement, Words, fitting
+from frozenseg.export.metadata import check_model, check_text, of_another
 from frozenseg.export.network import Network
 from frozenseg.export.precision import lower_precision
 from frozenseg.export.results import OUTPUTS, Results
 from frozenseg.export.sam_parts import PARTS, sam_of_graphs, write_part
-from frozenseg.export.session import NoText, OnnxModel, OnnxText, Session, open_session
-from frozenseg.export.text import read_vectors, write_text_tower, write_vectors
+from frozenseg.export.session import AnySession, NoText, OnnxModel, OnnxText, Session, open_session
+from frozenseg.export.text import read_vectors, vectors_digest, write_text_tower, write_vectors
 from frozenseg.export.write import write_graph
 from frozenseg.files import atomic_path
 from frozenseg.inference.postprocess import PostProcessor
@@ -48,8 +49,6 @@ TEXT, VECTORS = ".text.onnx", ".vectors.npz"
 """Endings of the names of the files beside an exported model."""
 OVER_ONNX = ("onnx", "openvino")
 """The formats that are made from an ONNX file."""
-NEEDED = {"window", "size_divisor", "rules", "training_names", "training_is_thing", "templates"}
-"""The entries of a model's metadata that a predictor needs."""
 LARGEST_ONNX = 2_000_000_000
 """The limit for the weights in bytes. The format itself limits the entire file to 2**31 bytes."""
 
@@ -97,6 +96,7 @@ def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
             "format": order.format,
             "precision": order.precision,
             "results": list(wanted),
+            "vectors": vectors_digest(order.vocabulary.flat_names, text.weight),
             "note": note_of(random),
         }
         if order.proposals:
@@ -106,7 +106,7 @@ def export_model(cfg: CfgNode, order: Order) -> dict[Path, list[Agreement]]:
             about |= {"classes": len(text.seen), "names": len(text.weight)}
         found = {
             path: write_graph(
-                network, words, path, about | {"window": list(window)}, parts=order.proposals
+                network, words, path, about | _of_window(order, path, window), parts=order.proposals
             )
             for path, window in _paths(order).items()
         }
@@ -141,6 +141,7 @@ def _write_sam(cfg: CfgNode, model: SegmentationModel, order: Order) -> dict[str
             "of MODEL.SAM_NAME and MODEL.SAM_WEIGHTS; choose the same SAM for both"
         )
     about = {"name": cfg.MODEL.SAM_NAME, "view": sam.view, "settings": asdict(online.settings)}
+    about |= {"weights": weights_digest(sam.model)}
     for part in PARTS:
         path = _beside(order.output, f".{part}.onnx")
         logger.info("%s: writing", path)
@@ -187,6 +188,11 @@ def _paths(order: Order) -> dict[Path, tuple[int, int]]:
         order.output.with_stem(f"{order.output.stem}_{height}x{width}"): (height, width)
         for height, width in order.windows
     }
+
+
+def _of_window(order: Order, path: Path, window: tuple[int, int]) -> dict[str, Any]:
+    """Return the metadata of one graph alone: its window, and what `_paths` added to its name."""
+    return {"window": list(window), "added": path.stem.removeprefix(order.output.stem)}
 
 
 def _beside(path: Path, ending: str) -> Path:
@@ -237,7 +243,7 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
         device = "openvino"
     session = open_session(path, device, [*OUTPUTS["logits"], *OUTPUTS["regions"]])
     about = session.about
-    _check_about(path, about)
+    check_model(path, about, session.inputs)
     base = _base(path, about)
     proposals = _proposals(base, about.get("sam"), device)
     model = OnnxModel(session, proposals.sam if proposals else None)
@@ -250,10 +256,10 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
             proposals=proposals,
         ),
         text_classifier=TextClassifier(
-            OnnxText(open_session(tower, device)) if tower.is_file() else NoText(tower),
+            _tower(tower, about, device) if tower.is_file() else NoText(tower),
             templates=about["templates"],
             folder=None,
-            known=read_vectors(vectors) if vectors.is_file() else {},
+            known=_vectors(vectors, session) if vectors.is_file() else {},
         ),
         training_vocabulary=Vocabulary(
             tuple(tuple(names) for names in about["training_names"]),
@@ -265,14 +271,15 @@ def load_exported(path: Path, device: str | None) -> ExportedPredictor:
     )
 
 
-def _check_about(path: Path, about: Mapping[str, Any]) -> None:
-    """Raise `UserError` for a model of another version, or for a file that lies beside a model."""
-    known = {field.name for field in fields(PostProcessor)}
-    if not (about.keys() >= NEEDED and known.issuperset(about["rules"])):
-        raise UserError(
-            f"{path}: is not a model that this version reads; it lies beside one, or is of version "
-            f"{about.get('version', 'unknown')}; give the model's own file, or export it again"
-        )
+def _tower(path: Path, about: Mapping[str, Any], device: str | None) -> OnnxText:
+    session = open_session(path, device)
+    check_text(path, session.about, about.get("text_fingerprint"))
+    return OnnxText(session)
+
+
+def _vectors(path: Path, session: AnySession) -> dict[str, Tensor]:
+    shape = session.inputs.get("vectors", [None])
+    return read_vectors(path, session.about.get("vectors"), shape[-1])
 
 
 def _proposals(
@@ -281,7 +288,11 @@ def _proposals(
     """Return the source of SAM's proposals from the files beside a model; None without them."""
     if about is None:
         return None
-    sessions = {part: open_session(_beside(base, f".{part}.onnx"), device) for part in PARTS}
+    files = {part: _beside(base, f".{part}.onnx") for part in PARTS}
+    sessions = {part: open_session(path, device) for part, path in files.items()}
+    for part, path in files.items():
+        if sessions[part].about != about:
+            raise of_another(path)
     sam, decoder = sam_of_graphs(about["name"], about["view"], sessions)
     settings = ProposalSettings(**about["settings"])
     return OnlineProposals(sam, decoder, settings, shared=about["view"] == "keep_aspect")
@@ -290,7 +301,8 @@ def _proposals(
 def _base(path: Path, about: dict[str, Any]) -> Path:
     """Return the path from which the names of the files beside a model are derived.
 
-    It is the path of the model without the size of its window.
+    It is the path of the model without what the export added to its name. Older files do not say
+    what that is: a size at the end of their name was taken for it.
     """
     height, width = about["window"]
-    return path.with_stem(path.stem.removesuffix(f"_{height}x{width}"))
+    return path.with_stem(path.stem.removesuffix(about.get("added", f"_{height}x{width}")))

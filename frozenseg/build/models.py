@@ -106,13 +106,17 @@ def feature_fingerprint(cfg: CfgNode, model: SegmentationModel, precision: Preci
 def build_text_classifier(cfg: CfgNode, model: SegmentationModel) -> TextClassifier:
     """Build the classifier that turns names into text vectors with MODEL.TEXT.TEMPLATES."""
     folder = cache_folder()
-    with setting("MODEL.TEXT.TEMPLATES:"):
-        templates = find_templates(cfg.MODEL.TEXT.TEMPLATES)
     return TextClassifier(
         model.text_encoder,
-        templates=templates,
+        templates=build_templates(cfg),
         folder=folder / "text" if folder else None,
     )
+
+
+def build_templates(cfg: CfgNode) -> tuple[str, ...]:
+    """Return the templates of MODEL.TEXT.TEMPLATES."""
+    with setting("MODEL.TEXT.TEMPLATES:"):
+        return find_templates(cfg.MODEL.TEXT.TEMPLATES)
 
 
 def loaded_model(

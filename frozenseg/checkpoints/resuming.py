@@ -87,6 +87,7 @@ def _fetch(remote: Remote, file: BinaryIO, version: Path) -> None:
             raise UserError(f"{remote.said}: {remote.page}")
         if start and response.status != 206:  # the server sends the file from its beginning
             file.truncate(0)
+            file.seek(0)  # otherwise `tell` would count the removed bytes until the next flush
             start = 0
         if remote.size is None and not start:
             _write_version(version, response.headers.get("ETag", ""))

@@ -193,7 +193,7 @@ def _kind(tensor: Tensor) -> str:
 # Suffixes of the entries of a table that is stored without its zero rows: the indices (n,) and the
 # values (n, D) of its other rows, and its total number of rows (1,).
 _PLACES, _VALUES, _LENGTH = "@places", "@values", "@length"
-LARGEST_TABLE = 100_000_000  # numbers; limits the memory that a file can make us allocate
+LARGEST_TABLES = 100_000_000  # numbers; limits the memory that a file can make us allocate
 
 
 def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -220,18 +220,25 @@ def _unpacked(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     fit together."""
     whole = {name: tensor for name, tensor in state.items() if "@" not in name}
     tables = {name.rpartition("@")[0] for name in state if "@" in name}
+    left = LARGEST_TABLES
     for table in sorted(tables):
         parts = [state.get(table + suffix) for suffix in (_PLACES, _VALUES, _LENGTH)]
         places, values, length = parts
-        if places is None or values is None or length is None or not _fits(places, values, length):
+        if (
+            places is None
+            or values is None
+            or length is None
+            or not _fits(places, values, length, left)
+        ):
             raise UserError(f"weights {path}: the rows of {table} do not fit; get it again")
+        left -= int(length) * values.shape[1]
         whole[table] = values.new_zeros(int(length), values.shape[1])
         whole[table][places.long()] = values
     return whole
 
 
-def _fits(places: Tensor, values: Tensor, length: Tensor) -> bool:
-    """Tell whether these entries make a table: valid row indices, and not too many numbers."""
+def _fits(places: Tensor, values: Tensor, length: Tensor, most: int) -> bool:
+    """Tell whether these entries make a table: valid row indices, and at most `most` numbers."""
     numbers = (places, length)
     if length.numel() != 1 or any(tensor.dtype not in WHOLE[1:] for tensor in numbers):
         return False
@@ -240,7 +247,7 @@ def _fits(places: Tensor, values: Tensor, length: Tensor) -> bool:
         values.ndim == 2
         and places.shape == (len(values),)
         and rows >= 0
-        and rows * values.shape[1] <= LARGEST_TABLE
+        and rows * values.shape[1] <= most
         and bool(((places >= 0) & (places < rows)).all())
     )
 

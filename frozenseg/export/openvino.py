@@ -21,7 +21,7 @@ PLACE = ["framework", KEY]
 
 
 class OpenVinoSession:
-    """A graph in OpenVINO. about: what `frozenseg export` wrote into its metadata."""
+    """A graph in OpenVINO. about, inputs: as in `Session`."""
 
     def __init__(
         self, path: Path, device: str = "openvino", outputs: Sequence[str] | None = None
@@ -48,7 +48,13 @@ class OpenVinoSession:
                 self.outputs = [name for name in outputs if name in found]
                 ends = [found[name].node.input_value(0) for name in self.outputs]
                 graph = openvino.Model(ends, graph.get_parameters())
-            self.inputs = {name for entry in graph.inputs for name in entry.names}
+            self.inputs = {
+                name: [
+                    axis.get_length() if axis.is_static else None for axis in entry.partial_shape
+                ]
+                for entry in graph.inputs
+                for name in entry.names
+            }
             self._compiled = openvino.compile_model(graph, "CPU", settings)
         except RuntimeError as error:
             line = str(error).strip().partition("\n")[0]

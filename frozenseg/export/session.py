@@ -22,7 +22,11 @@ TEXTS_AT_ONCE = 128
 
 
 class Session:
-    """An ONNX file in ONNX Runtime. about: what `frozenseg export` wrote into its metadata."""
+    """An ONNX file in ONNX Runtime.
+
+    about: what `frozenseg export` wrote into its metadata. inputs: the shapes of the inputs, by
+    name; a length that is free is not a number.
+    """
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         """device: "cpu", "cuda" or the name of another execution provider, e.g. "CoreML"."""
@@ -43,7 +47,7 @@ class Session:
         self.about = about_file(self._session.get_modelmeta().custom_metadata_map, path)
         self._run = runtime.RunOptions()
         self._run.only_execute_path_to_fetches = True
-        self.inputs = {entry.name for entry in self._session.get_inputs()}
+        self.inputs = {entry.name: entry.shape for entry in self._session.get_inputs()}
         self.outputs = [entry.name for entry in self._session.get_outputs()]
 
     def __call__(

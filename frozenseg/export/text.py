@@ -1,6 +1,8 @@
 """Write the text tower to a file, and the text vectors of a vocabulary to another."""
 
-from collections.abc import Mapping
+import hashlib
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,17 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from frozenseg.encoders.clip_text import ClipText
+from frozenseg.encoders.frozen import add_tensors
 from frozenseg.errors import UserError
 from frozenseg.export.graph import write_onnx
-from frozenseg.files import UNREADABLE, atomic_path
+from frozenseg.export.metadata import of_another
+from frozenseg.files import UNREADABLE, atomic_path, json_text
 from frozenseg.structures import TextEmbeddings
 from frozenseg.text.vocabulary import Vocabulary
+
+LARGEST = 1_000_000_000
+"""The limit for the unpacked vectors in bytes, of which 200,000 names of the published CLIP take
+most; it limits the memory that a file can make us allocate."""
 
 
 class TextTower(nn.Module):
@@ -52,14 +60,36 @@ def write_vectors(path: Path, vocabulary: Vocabulary, text: TextEmbeddings) -> N
         )
 
 
-def read_vectors(path: Path) -> dict[str, Tensor]:
+def vectors_digest(names: Sequence[str], vectors: Tensor) -> str:
+    """Return a digest of the names and vectors in a file of `write_vectors`."""
+    digest = hashlib.sha256(json_text(names).encode())
+    add_tensors(digest, {"vectors": vectors})
+    return digest.hexdigest()[:16]
+
+
+def read_vectors(path: Path, digest: str | None, dimension: int | None) -> dict[str, Tensor]:
     """Return the vector (D,) of each name in a file of `write_vectors`.
 
-    Raises `UserError` if the file cannot be read.
+    digest: `vectors_digest` of the file that was exported with the model; older models have None.
+    dimension: D; None if it is not known.
+
+    Raises `UserError` if the file cannot be read, or is not of this model.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > LARGEST:
+            raise UserError(f"{path}: holds {size / 1e9:.1f} GB unpacked; get the file again")
         with np.load(path, allow_pickle=False) as file:
             names, vectors = file["names"].tolist(), torch.from_numpy(file["vectors"])
-            return dict(zip(names, vectors, strict=True))
+        known = dict(zip(names, vectors, strict=True))
     except UNREADABLE as error:
         raise UserError(f"{path}: holds no text vectors ({type(error).__name__})") from None
+    fits = vectors.dtype == torch.float32 and vectors.ndim == 2 and bool(vectors.isfinite().all())
+    if (
+        not fits
+        or dimension not in (None, vectors.shape[1])
+        or digest not in (None, vectors_digest(names, vectors))
+    ):
+        raise of_another(path)
+    return known

@@ -26,6 +26,7 @@ SHOWN_NAMES = 5  # the number of names of a vocabulary that a log line shows
 # Separators of classes in other programs. Here they are part of a name, so that a list which uses
 # them becomes a single class.
 OTHER_SEPARATORS = ("|", ";", "\uff1b", "\uff0c", "\u3001")
+PACKAGED = "the list "  # begins the `source` of the package's own lists
 REPEATED_REMEDY = "put synonyms in one class, separated by commas"
 
 Source = str | os.PathLike[str] | Mapping[int, str] | Iterable[str | Sequence[str]]
@@ -195,7 +196,7 @@ class Vocabulary:
         if name not in known:
             raise UserValueError(f"vocabulary {name}: not in the package; {nearest(name, known)}")
         with resources.as_file(folder / f"{name}.txt") as path:
-            return replace(cls.from_file(path), source=f"the list {name}")
+            return replace(cls.from_file(path), source=f"{PACKAGED}{name}")
 
     @classmethod
     def of_categories(

@@ -17,6 +17,8 @@ from frozenseg.batch.manifest import DIGEST, SHARD_ROWS, Manifest, arrow
 from frozenseg.batch.rows import error_row, shard_path, write_shard
 from frozenseg.batch.run import Outcome, run
 from frozenseg.batch.worker import Plan, Seen, _settle
+from frozenseg.build.prediction_settings import settings_of
+from frozenseg.build.run_folder import model_config
 from frozenseg.data.notes import note
 from frozenseg.data.prediction_lines import WHOLE, Part
 from frozenseg.errors import UserError, WriteError
@@ -34,9 +36,15 @@ def plan(tmp_path: Path) -> Plan:
     return Plan(tmp_path / "out", "small", Vocabulary.parse("lamp; wall"))
 
 
+def settled(plan: Plan) -> dict[str, str]:
+    """The digests of the rows of a model without weights."""
+    settings = settings_of(model_config(plan.model, options=plan.options))
+    return _settle(plan, {**settings, "weights": ""}, None)
+
+
 def without_model(plan: Plan, numbers: list[int], seen: Seen) -> None:
     """An engine that fails at every image."""
-    digests = _settle(plan, {"weights": ""}, None)
+    digests = settled(plan)
     for number in numbers:
         items = ITEMS[3 * number : 3 * number + 3]
         write_shard(
@@ -91,6 +99,19 @@ def test_shards_of_which_nothing_says_how_they_were_made_are_refused(plan: Plan)
     with pytest.raises(UserError, match="another vocabulary"):
         make(others)
     assert make(plan).earlier == 10
+
+
+def test_other_seen_classes_are_refused_though_nothing_is_left_to_do(
+    plan: Plan, tmp_path: Path
+) -> None:
+    listed = tmp_path / "seen.txt"
+    options = ("DATASETS.TRAIN_VOCABULARY", str(listed))
+    listed.write_text("circle")
+    make(plan := replace(plan, options=options))
+    assert make(plan).earlier == 10
+    listed.write_text("zebra")
+    with pytest.raises(UserError, match="made differently .seen classes [0-9a-f]{16}, now "):
+        make(plan)
 
 
 def test_a_file_of_others_in_the_place_of_a_shard_is_damaged(plan: Plan) -> None:
@@ -202,7 +223,7 @@ def test_images_that_failed_earlier_are_counted(plan: Plan) -> None:
         for number in numbers:
             found = [error_row(i, item, "no") for i, item in enumerate(ITEMS[:4])]
             found[0]["error"] = found[2]["error"] = None
-            write_shard(plan.folder, number, found, _settle(plan, {"weights": ""}, None))
+            write_shard(plan.folder, number, found, settled(plan))
 
     for earlier in (0, 4):
         outcome = run(plan, ITEMS[:4], part=WHOLE, shard_rows=4, engine=half)

@@ -114,6 +114,20 @@ def test_a_broken_download_goes_on(server: str, path: str, monkeypatch: pytest.M
     assert not PART.exists()
 
 
+def test_a_start_anew_that_breaks_off_is_not_complete(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes of the part that was there before do not count."""
+    monkeypatch.setitem(globals(), "CONTENT", CONTENT[:3000])  # fits into the file's write buffer
+    monkeypatch.setattr(Files, "breaks_at", 2500)
+    PART.parent.mkdir()
+    PART.write_bytes(CONTENT[:1000])
+    monkeypatch.setattr(resuming, "TRIES", 1)
+    with pytest.raises(UserError, match=r"broke off after 2,500 of 3,000 bytes"):
+        with resuming.fetched(resuming.Remote(url=f"{server}/whole", said="x"), PART):
+            pass
+
+
 def test_connections_that_break_are_gone_on_with(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

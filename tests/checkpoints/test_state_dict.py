@@ -350,6 +350,18 @@ def test_packed_tables_come_back_whole(tmp_path: Path) -> None:
         assert torch.equal(found[name], tensor)
 
 
+def test_packed_tables_are_small_together(tmp_path: Path) -> None:
+    """A file of 1 kB must not take gigabytes, in however many tables."""
+    state = {}
+    for name in "ab":
+        state[f"{name}@places"] = torch.zeros(1, dtype=torch.int32)
+        state[f"{name}@values"] = torch.zeros(1, 1, dtype=torch.uint8)
+        state[f"{name}@length"] = torch.tensor([60_000_000])
+    write_state(tmp_path / "packed.safetensors", state)
+    with pytest.raises(UserError, match="the rows of b do not fit"):
+        read_state(tmp_path / "packed.safetensors")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -21,10 +21,12 @@ from frozenseg.build.exported import ExportedPredictor
 from frozenseg.commands.export import main
 from frozenseg.devtools.tiny import TINY
 from frozenseg.errors import MissingFileError, UserError
-from frozenseg.export import agreement, formats, write
+from frozenseg.export import agreement, formats, sam_parts, write
+from frozenseg.export import text as text_files
 from frozenseg.export.agreement import LIMITS
 from frozenseg.export.precision import lower_precision
 from frozenseg.export.session import OnnxModel
+from frozenseg.export.text import vectors_digest
 from frozenseg.files import shipped
 from frozenseg.structures import ImageBatch
 from tests.conftest import FC_CLIP_OPTIONS
@@ -224,12 +226,96 @@ ABOUT = {
 
 
 def loaded_with(
-    about: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    about: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str = "model.onnx",
 ) -> ExportedPredictor:
     """A predictor over a graph that computes nothing."""
-    session = SimpleNamespace(about={**ABOUT, **about}, inputs=set())
+    shapes = {"pixels": [1, 3, 64, 96], "vectors": ["names", 32]}
+    session = SimpleNamespace(about={**ABOUT, **about}, inputs=shapes)
     monkeypatch.setattr(exported_files, "open_session", lambda *arguments: session)
-    return exported_files.load_exported(tmp_path / "model.onnx", None)
+    return exported_files.load_exported(tmp_path / name, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("window", value) for value in (None, ["64", "64"], [64], [0, 96], [64, 64])),
+        *(("size_divisor", value) for value in (0, "32", True)),
+        *(("rules", value) for value in ([], {"overlap_threshold": "x"}, {"panoptic": 1})),
+        ("rules", {"detections_per_image": -1}),
+        *(("templates", value) for value in (5, [], ["no place"], [{}])),
+        *(("training_names", value) for value in ([], [[1]], ["lamp"], [[]])),
+        *(("training_is_thing", value) for value in ([], [1], [True, True])),
+        *(("note", 5), ("added", None), ("classes", "2")),
+        ("sam", {"name": "tiny", "view": "keep_aspect", "settings": {"max_masks": "9"}}),
+    ],
+)
+def test_metadata_that_cannot_be_used_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: object
+) -> None:
+    with pytest.raises(UserError, match=rf"its metadata '{key}' cannot be used .*export it again"):
+        loaded_with({key: value}, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("known", [True, False])  # older models do not know their vectors
+def test_vectors_of_another_model_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    names, right = ["lamp", "wall"], torch.nn.functional.normalize(torch.randn(2, 32))
+    about: dict[str, object] = {"vectors": vectors_digest(names, right)} if known else {}
+    wrong = [
+        right[:, :4],
+        right.double(),
+        right * torch.nan,
+        right[:, 0],
+        right[:1],
+        right[:, None],
+    ]
+    for vectors in [right, *wrong, *([right.flip(0)] if known else [])]:
+        np.savez(tmp_path / "model.vectors.npz", names=names, vectors=vectors)
+        if vectors is right:
+            with loaded_with(about, tmp_path, monkeypatch) as segmenter:
+                words = frozenseg.Vocabulary.parse("wall; lamp")
+                assert segmenter.embed(words).weight.equal(right.flip(0))
+            continue
+        with pytest.raises(UserError, match="vectors.npz: (was not exported with|holds no)"):
+            loaded_with(about, tmp_path, monkeypatch)
+
+
+def test_vectors_that_would_fill_the_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "LARGEST", 100_000)
+    np.savez_compressed(tmp_path / "model.vectors.npz", names=["a"], vectors=np.zeros((1, 30_000)))
+    with pytest.raises(UserError, match=r"vectors.npz: holds 0.0 GB unpacked; get the file again"):
+        loaded_with({}, tmp_path, monkeypatch)
+
+
+def test_a_text_tower_and_a_sam_of_another_model_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abouts: dict[str, dict[str, object]] = {
+        "model.onnx": {**ABOUT, "text_fingerprint": "one"},
+        "model.text.onnx": {"clip": "tiny", "context_length": 77, "text_fingerprint": "two"},
+    }
+
+    def opened(path: Path, *arguments: object) -> SimpleNamespace:
+        return SimpleNamespace(about=abouts[path.name], inputs={})
+
+    monkeypatch.setattr(exported_files, "open_session", opened)
+    (tmp_path / "model.text.onnx").touch()
+    with pytest.raises(UserError, match=r"model.text.onnx: was not exported with the model"):
+        exported_files.load_exported(tmp_path / "model.onnx", None)
+    abouts["model.text.onnx"]["clip"] = None
+    with pytest.raises(UserError, match=r"model.text.onnx: its metadata 'clip' cannot be used"):
+        exported_files.load_exported(tmp_path / "model.onnx", None)
+    sam = {"name": "tiny", "view": "keep_aspect", "settings": {}, "weights": "one"}
+    abouts["model.onnx"]["sam"] = sam
+    abouts |= {f"model.{part}.onnx": {**sam, "weights": "two"} for part in sam_parts.PARTS}
+    with pytest.raises(UserError, match=r"model.encoder.onnx: was not exported with the model"):
+        exported_files.load_exported(tmp_path / "model.onnx", None)
 
 
 def test_a_graph_with_fixed_classes_says_so(
@@ -240,6 +326,34 @@ def test_a_graph_with_fixed_classes_says_so(
     images = ImageBatch(torch.zeros(1, 3, 64, 96), [(64, 96)])
     with pytest.raises(UserError, match="4 classes with 5 names: this graph takes 2 with 3"):
         predictor.model.predict(images, agreement.random_words(4, 5, 8).text)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "tower"),
+    [
+        ("tiny_64x96.pt2", "64x96", "tiny_64x96.text.onnx"),
+        ("tiny.pt2", "64x96,64x64", "tiny.text.onnx"),
+    ],
+)
+def test_files_beside_a_model_are_found_if_its_own_name_ends_in_a_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, sizes: str, tower: str
+) -> None:
+    abouts: dict[str, dict[str, object]] = {}
+
+    def write_graph(results: object, words: object, path: Path, about: dict, **parts: bool) -> list:
+        abouts[path.name] = about
+        path.touch()
+        return []
+
+    monkeypatch.setattr(exported_files, "write_graph", write_graph)
+    line = ["--format", "torch", "--size", sizes, "--output", str(tmp_path / name)]
+    line += ["--config-file", "fc_clip_convnext_large", "--vocabulary", "lamp; wall"]
+    main([*line, *TINY, "MODEL.ALLOW_RANDOM_WEIGHTS", "True"])
+    file = "tiny_64x96.pt2"
+    with loaded_with(abouts[file], tmp_path, monkeypatch, file) as segmenter:
+        assert segmenter.embed(frozenseg.Vocabulary.parse("wall; lamp")) is not None
+        with pytest.raises(MissingFileError, match=f"/{tower}: no such file"):
+            segmenter.embed(frozenseg.Vocabulary.parse("sky"))
 
 
 def test_random_weights_are_said_by_an_exported_file_too(
