@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from frozenseg.commands.made_again import remove_results
 from frozenseg.commands.result_names import Input
 from frozenseg.commands.stored_results import stored_result
 from frozenseg.data.coco_records import track_records
@@ -112,7 +113,10 @@ class VideoRun:
         video = read_video(entry.path)
         tracker = tracker_of(self.threshold) if self.options.track else None
         begun = self.lines.begun
-        if begun is not None and tracker is not None and begun.tracker is not None:
+        if begun is None:
+            # Those of a replaced run may be of other frames, which this one does not overwrite.
+            remove_results(entry, self.output)
+        elif tracker is not None and begun.tracker is not None:
             tracker.restore(begun.tracker)
         done = 0 if begun is None else begun.frames
         expected = self.options.selection.expected(video.num_frames, video.fps)

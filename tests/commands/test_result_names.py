@@ -116,7 +116,7 @@ def test_of_a_replaced_run_the_pictures_are_replaced(tmp_path: Path) -> None:
     film(tmp_path / "clip.mov", 2)
     assert demo(*inputs, output=output, more="--overwrite") is None
     after = files(output)
-    assert after.keys() == before.keys()
+    assert after.keys() == before.keys() - {"predictions/panoptic/clip/000003.png"}
     assert after["a.png"] != before["a.png"] and after["clip.mp4"] != before["clip.mp4"]
 
 
@@ -348,6 +348,24 @@ def test_pictures_that_a_run_left_out_are_drawn_later(
     without_states(output)
     assert demo(*inputs, output=output) == 1
     assert f"incomplete: {folder / '0.jpg'}: its picture cannot be drawn" in capsys.readouterr().err
+
+
+def test_no_label_maps_of_a_replaced_run_stay_beside_those_of_a_video(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip, output = film(tmp_path / "clip.mov", frames=6), tmp_path / "out"
+    maps = output / "predictions" / "panoptic" / "clip"
+    assert demo(clip, output=output) is None
+    assert len(list(maps.iterdir())) == 6
+    assert demo(clip, output=output, more="--overwrite --stride 3") is None
+    assert sorted(path.name for path in maps.iterdir()) == ["000001.png", "000004.png"]
+
+    # Earlier versions left them there, where they hid that another was lost.
+    (maps / "000004.png").rename(maps / "000002.png")
+    (maps / "000003.png").write_bytes((maps / "000001.png").read_bytes())
+    assert demo(clip, output=output, more="--stride 3") is None
+    assert "1 inputs are made again: their label maps are missing, or some are of" in caplog.text
+    assert sorted(path.name for path in maps.iterdir()) == ["000001.png", "000004.png"]
 
 
 def test_results_that_are_gone_are_made_again(
