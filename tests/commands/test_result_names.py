@@ -350,6 +350,20 @@ def test_pictures_that_a_run_left_out_are_drawn_later(
     assert f"incomplete: {folder / '0.jpg'}: its picture cannot be drawn" in capsys.readouterr().err
 
 
+def test_no_picture_of_a_replaced_run_stays_beside_new_predictions(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    inputs, output = [photo(tmp_path / "a.jpg"), film(tmp_path / "clip.mov")], tmp_path / "out"
+    assert demo(*inputs, output=output) is None
+    other = "--vocabulary cup;sky"
+    assert demo(*inputs, output=output, more=f"{other} --overwrite --no-pictures") is None
+    assert not list(output.glob("*.*"))
+    assert demo(*inputs, output=output, more=other) is None
+    assert "; 2 were done before, of which 1 were drawn now" in capsys.readouterr().out
+    assert demo(inputs[0], output=tmp_path / "alone", more=other) is None
+    assert (output / "a.png").read_bytes() == (tmp_path / "alone" / "a.png").read_bytes()
+
+
 def test_no_label_maps_of_a_replaced_run_stay_beside_those_of_a_video(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
