@@ -17,16 +17,17 @@ logger = logging.getLogger(__name__)
 def forget_outdated(inputs: list[Input], output: Path, lines: PredictionLines) -> bool:
     """Remove results without their own label maps or whose files have changed; tell whether any.
 
-    Their inputs are then no longer done. A warning says how many they are.
+    Their inputs are then no longer done or begun. A warning says how many they are.
     """
     done = [entry for entry in inputs if entry.source in lines.done]
     lost = [entry for entry in done if not _has_label_maps(entry, output, lines)]
     # If a folder was copied, all files have new times, and reading them takes a while.
-    bar = tqdm(done, unit=" files compared", delay=2, disable=None)
-    changed = [entry for entry in bar if _has_changed(entry, lines)]
+    known = [entry for entry in inputs if entry.source in lines.files]
+    bar = tqdm(known, unit=" files compared", delay=2, disable=None)
+    changed = [entry for entry in bar if has_changed(Path(entry.path), lines.files[entry.source])]
     for entries, reason in (
         (lost, "their label maps are missing, or some are of an earlier run"),
-        (changed, "their files have changed since they were done"),
+        (changed, "their files have changed since they were read"),
     ):
         if entries:
             logger.warning("%d inputs are made again: %s", len(entries), reason)
@@ -36,11 +37,6 @@ def forget_outdated(inputs: list[Input], output: Path, lines: PredictionLines) -
         # Last, so that a run that is killed before leaves lines whose label maps are missing.
         lines.forget({entry.source for entry in again})
     return bool(again)
-
-
-def _has_changed(entry: Input, lines: PredictionLines) -> bool:
-    state = lines.files.get(entry.source)
-    return state is not None and has_changed(Path(entry.path), state)
 
 
 def _has_label_maps(entry: Input, output: Path, lines: PredictionLines) -> bool:

@@ -433,7 +433,7 @@ def test_results_of_files_that_have_changed_are_made_again(
     film(tmp_path / "other.mov", frames=2).replace(clip)
     assert demo(folder, output=output, more="--no-pictures") is None
     assert "2 of 4 in" in capsys.readouterr().out
-    assert "2 inputs are made again: their files have changed since they were done" in caplog.text
+    assert "2 inputs are made again: their files have changed since they were read" in caplog.text
     assert files(output).keys() == whole.keys() - {"1.png", "clip.mp4"} - {
         "predictions/panoptic/clip/000003.png"
     }
