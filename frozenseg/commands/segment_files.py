@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from frozenseg.commands.made_again import forget_outdated
+from frozenseg.commands.made_again import forget_outdated, remove_results
 from frozenseg.commands.missing_pictures import draw_missing
 from frozenseg.commands.result_names import Input, is_film, named_inputs
 from frozenseg.commands.segment_video import (
@@ -90,7 +90,8 @@ def segment_files(
 
     threshold: lowest score of the regions and objects to keep.
     pictures: whether to make NAME.png and NAME.mp4, which takes longer than all other files.
-        Pictures of images that earlier runs left out are drawn from the predictions.
+        Pictures of images that earlier runs left out are drawn from the predictions. If False,
+        those of replaced runs are removed.
     tell: called with the name (as in the prediction lines) and the result of each image once its
         files are written.
     video: how videos are segmented. The part of a video that a stopped run has done is kept.
@@ -252,6 +253,8 @@ class _Run:
         self, entry: Input, result: "SegmentationResult", png: str, stamp: Stamp | None
     ) -> FileState | None:
         """Write the label map and the picture of an image; return the state of its file."""
+        if not self.pictures:  # one of a replaced run would show other classes
+            remove_results(entry, self.output)
         # The label map is written first: if this run is killed, the next one knows by the label
         # map that the picture is a result and may be replaced.
         write_panoptic_png(panoptic_path(self.output, png), result.regions.ids)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
+from frozenseg.commands.made_again import remove_results
 from frozenseg.commands.result_names import Input
 from frozenseg.commands.stored_results import stored_result
 from frozenseg.data.coco_records import track_records
@@ -107,12 +108,16 @@ class VideoRun:
         # Imported only now, because importing torch takes seconds.
         from frozenseg.results.following import tracker_of
 
-        file = entry.path if isinstance(entry.path, Path) else None
-        stamp = None if file is None else stamp_of(file)
+        file = None  # the state of the file; a camera or stream has none
+        if isinstance(entry.path, Path):
+            file = state_of(entry.path, stamp_of(entry.path))
         video = read_video(entry.path)
         tracker = tracker_of(self.threshold) if self.options.track else None
         begun = self.lines.begun
-        if begun is not None and tracker is not None and begun.tracker is not None:
+        if begun is None:
+            # Those of a replaced run may be of other frames, which this one does not overwrite.
+            remove_results(entry, self.output)
+        elif tracker is not None and begun.tracker is not None:
             tracker.restore(begun.tracker)
         done = 0 if begun is None else begun.frames
         expected = self.options.selection.expected(video.num_frames, video.fps)
@@ -136,7 +141,7 @@ class VideoRun:
                     count += 1
                     if count % MARK_EVERY == 0:
                         state = None if tracker is None else tracker.state()
-                        out.do(self.lines.mark, entry.source, count, state)
+                        out.do(self.lines.mark, entry.source, count, state, file)
                     found(result)
                     bar.update()
             except KeyboardInterrupt:
@@ -144,8 +149,7 @@ class VideoRun:
                     raise
             if not count:
                 raise UserError(f"{video.name}: no frame lies between --start and --end")
-        after = None if file is None else state_of(file, stamp)
-        self.lines.end_video(entry.source, count, video.loss, after)
+        self.lines.end_video(entry.source, count, video.loss, file)
         return video.loss
 
     def _film(self, entry: Input, video: Video) -> AbstractContextManager[Append]:

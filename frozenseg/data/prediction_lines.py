@@ -3,11 +3,11 @@
 The first line of a file says how its predictions were made; a run with other settings is refused.
 Each image adds a line {"input", "image", "panoptic", "instances", "note"}. Each frame of a video
 does too, with "tracks" if the video is tracked. A line {"input", "frames"} after its frames says
-that a video is complete, with "loss" if a part of it could not be read. The line of an image, and
-the last line of a video, hold the state of the file in "file"; older versions wrote none. Between
-the frames there are lines {"input", "begun", "tracker"}, from which a stopped run resumes. If a run
-is divided into parts, a line {"names"} before the inputs of a part holds the names of their
-results. The last line of a run that has done all its inputs is {"end": true}.
+that a video is complete, with "loss" if a part of it could not be read. Between the frames there
+are lines {"input", "begun", "tracker"}, from which a stopped run resumes. These two kinds of lines,
+and those of images, hold the state of the file in "file"; older versions wrote none. If a run is
+divided into parts, a line {"names"} before the inputs of a part holds the names of their results.
+The last line of a run that has done all its inputs is {"end": true}.
 """
 
 import itertools
@@ -110,7 +110,7 @@ class PredictionLines:
         self.done: dict[str, str] = {}  # inputs, and the names of their results without suffixes
         self.losses: dict[str, str] = {}  # incompletely read inputs, and what was lost
         self.frames: dict[str, int] = {}  # the videos in `done`, and how many frames each has
-        self.files: dict[str, FileState] = {}  # the files of inputs in `done`, as they were then
+        self.files: dict[str, FileState] = {}  # the files of `done` and `begun`, as they were then
         self.tracked = False  # whether there is a tracked video
         self.begun: Begun | None = None
         self.ended = False
@@ -184,12 +184,18 @@ class PredictionLines:
         self._append({"input": source, "frames": frames, **about})
         self._kept_end, self._video, self.begun = self._file.tell(), None, None
 
-    def mark(self, source: str, frames: int, tracker: dict[str, Any] | None) -> None:
+    def mark(
+        self,
+        source: str,
+        frames: int,
+        tracker: dict[str, Any] | None,
+        file: FileState | None = None,
+    ) -> None:
         """Record a point from which a stopped run can resume a video.
 
         frames: how many frames have been added. tracker: the state of the tracker after them.
         """
-        self._append({"input": source, "begun": frames, "tracker": tracker})
+        self._append({"input": source, "begun": frames, "tracker": tracker, **_about(file)})
         self._kept_end = self._file.tell()
 
     def frames_begun(self) -> Iterator[dict[str, Any]]:

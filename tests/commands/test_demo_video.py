@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from frozenseg.results.following import AFRESH
 from frozenseg.results.result import SegmentationResult
 from frozenseg.structures import PanopticResult, Segment
 from frozenseg.text.vocabulary import Vocabulary
+from tests.commands.test_result_names import without_states
 from tests.data.films import damage
 
 pytest.importorskip("av", reason='pip install "frozenseg[video]"')
@@ -167,6 +169,31 @@ def test_a_stopped_video_goes_on_and_equals_one_run(tmp_path: Path, still: float
     assert names == whole and Path("a.mp4") in names and MARK_EVERY % AFRESH == 0
     for name in names:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_stopped_video_whose_file_was_replaced_is_done_anew(
+    tmp_path: Path, replaced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, again = clip(tmp_path / "a.mp4"), stopping(99)
+    with pytest.raises(Stop):
+        run(tmp_path / "out", path, model=stopping(20))
+    if replaced:
+        clip(path, 18)
+    os.utime(path, (9, 9))  # without a replacement, that of a copy with the same content
+    run(tmp_path / "out", path, model=again)
+    assert len(again.done) == (18 if replaced else 24 - MARK_EVERY)
+    assert ("1 inputs are made again: their files have changed" in caplog.text) is replaced
+    assert len(content(tmp_path / "out", "panoptic.json")["images"]) == (18 if replaced else 24)
+
+
+def test_a_stopped_video_whose_lines_say_nothing_of_its_file_goes_on(tmp_path: Path) -> None:
+    path, again = clip(tmp_path / "a.mp4"), stopping(99)
+    with pytest.raises(Stop):
+        run(tmp_path / "out", path, model=stopping(20))
+    without_states(tmp_path / "out")
+    run(tmp_path / "out", clip(path, 18), model=again)
+    assert len(again.done) == 18 - MARK_EVERY
 
 
 def test_a_stopped_video_that_is_no_longer_asked_for(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_of_a_replaced_run_the_pictures_are_replaced(tmp_path: Path) -> None:
     film(tmp_path / "clip.mov", 2)
     assert demo(*inputs, output=output, more="--overwrite") is None
     after = files(output)
-    assert after.keys() == before.keys()
+    assert after.keys() == before.keys() - {"predictions/panoptic/clip/000003.png"}
     assert after["a.png"] != before["a.png"] and after["clip.mp4"] != before["clip.mp4"]
 
 
@@ -350,6 +350,38 @@ def test_pictures_that_a_run_left_out_are_drawn_later(
     assert f"incomplete: {folder / '0.jpg'}: its picture cannot be drawn" in capsys.readouterr().err
 
 
+def test_no_picture_of_a_replaced_run_stays_beside_new_predictions(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    inputs, output = [photo(tmp_path / "a.jpg"), film(tmp_path / "clip.mov")], tmp_path / "out"
+    assert demo(*inputs, output=output) is None
+    other = "--vocabulary cup;sky"
+    assert demo(*inputs, output=output, more=f"{other} --overwrite --no-pictures") is None
+    assert not list(output.glob("*.*"))
+    assert demo(*inputs, output=output, more=other) is None
+    assert "; 2 were done before, of which 1 were drawn now" in capsys.readouterr().out
+    assert demo(inputs[0], output=tmp_path / "alone", more=other) is None
+    assert (output / "a.png").read_bytes() == (tmp_path / "alone" / "a.png").read_bytes()
+
+
+def test_no_label_maps_of_a_replaced_run_stay_beside_those_of_a_video(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip, output = film(tmp_path / "clip.mov", frames=6), tmp_path / "out"
+    maps = output / "predictions" / "panoptic" / "clip"
+    assert demo(clip, output=output) is None
+    assert len(list(maps.iterdir())) == 6
+    assert demo(clip, output=output, more="--overwrite --stride 3") is None
+    assert sorted(path.name for path in maps.iterdir()) == ["000001.png", "000004.png"]
+
+    # Earlier versions left them there, where they hid that another was lost.
+    (maps / "000004.png").rename(maps / "000002.png")
+    (maps / "000003.png").write_bytes((maps / "000001.png").read_bytes())
+    assert demo(clip, output=output, more="--stride 3") is None
+    assert "1 inputs are made again: their label maps are missing, or some are of" in caplog.text
+    assert sorted(path.name for path in maps.iterdir()) == ["000001.png", "000004.png"]
+
+
 def test_results_that_are_gone_are_made_again(
     tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -401,7 +433,7 @@ def test_results_of_files_that_have_changed_are_made_again(
     film(tmp_path / "other.mov", frames=2).replace(clip)
     assert demo(folder, output=output, more="--no-pictures") is None
     assert "2 of 4 in" in capsys.readouterr().out
-    assert "2 inputs are made again: their files have changed since they were done" in caplog.text
+    assert "2 inputs are made again: their files have changed since they were read" in caplog.text
     assert files(output).keys() == whole.keys() - {"1.png", "clip.mp4"} - {
         "predictions/panoptic/clip/000003.png"
     }
