@@ -284,8 +284,7 @@ def _prepare(
     schedule_of(cfg)
     check_feature_cache(cfg)
     dataset, vocabulary = training_dataset(cfg)
-    if resumed is None:  # a resumed run keeps the class names with which it began
-        require_seen(cfg, vocabulary)
+    require_seen(cfg, vocabulary)
     sets = eval_datasets(cfg) if cfg.DATASETS.TEST else []
     model = loaded_model(cfg, device, training=True).train()
     frozen = frozen_digests(cfg, model) if sets else {}

@@ -161,8 +161,8 @@ def settle_training_vocabulary(cfg: CfgNode) -> None:
 
 
 def require_seen(cfg: CfgNode, vocabulary: Vocabulary) -> None:
-    """Raise `UserError` if a training uses the configuration of another training, whose classes
-    would count as seen instead of its own.
+    """Raise `UserError` if a training uses the configuration of another training, or of its own
+    beginning with other names in the annotation, whose classes would count as seen instead.
 
     vocabulary: the classes that are trained on. A list that the user names is not checked, as it
         may lack some of them on purpose.

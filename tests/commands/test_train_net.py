@@ -308,6 +308,17 @@ def test_a_refused_command_leaves_the_settings_of_the_weights(trained: TinyRun) 
     assert path.read_bytes() == before and not path.with_name("config.yaml.1").exists()
 
 
+def test_other_classes_do_not_resume(run: TinyRun) -> None:
+    """The classes that the run has written into config.yaml would still be the seen ones."""
+    assert main(run.arguments("out", "DATASETS.TEST", "()")) == 0
+    annotation = run.root / "data" / "panoptic.json"
+    annotation.write_text(annotation.read_text().replace('"grass"', '"moss"'))
+    message = "TRAIN_VOCABULARY holds the classes of another training, and 'moss' of DATASETS.TRAIN"
+    config = str(run.root / "out" / "config.yaml")
+    with pytest.raises(UserError, match=message):
+        main(["--config-file", config, "--resume", "SOLVER.MAX_ITER", "6"])
+
+
 def test_another_seed_does_not_resume(trained: TinyRun) -> None:
     with pytest.raises(UserError, match="SEED 8: the run to be resumed was started with 7"):
         main(trained.arguments("out", "SEED", "8", flags=("--resume",)))
