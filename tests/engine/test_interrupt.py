@@ -103,7 +103,7 @@ def test_a_signal_while_the_ranks_start_ends_them_as_by_ctrl_c(
     """They import PyTorch at that time. A terminal sends Ctrl-C to the whole group."""
     process = start(run, "out", *ENDLESS, flags=("--num-gpus", "2"))
     try:
-        assert wait_until(lambda: len(members(process.pid)) == 3, 60)
+        assert wait_until(lambda: len(members(process.pid)) >= 3, 60)
     except AssertionError:
         os.killpg(process.pid, signal.SIGKILL)
         raise
