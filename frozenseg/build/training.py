@@ -52,6 +52,7 @@ from frozenseg.build.provenance import (
 from frozenseg.build.training_data import micro_batch_size, training_batches, training_dataset
 from frozenseg.build.vocabulary import (
     build_training_vocabulary,
+    require_same_order,
     require_seen,
     settle_training_vocabulary,
 )
@@ -285,6 +286,8 @@ def _prepare(
     check_feature_cache(cfg)
     dataset, vocabulary = training_dataset(cfg)
     require_seen(cfg, vocabulary)
+    if resumed is not None:
+        require_same_order(cfg, vocabulary)
     sets = eval_datasets(cfg) if cfg.DATASETS.TEST else []
     model = loaded_model(cfg, device, training=True).train()
     frozen = frozen_digests(cfg, model) if sets else {}

@@ -178,6 +178,24 @@ def require_seen(cfg: CfgNode, vocabulary: Vocabulary) -> None:
         )
 
 
+def require_same_order(cfg: CfgNode, vocabulary: Vocabulary) -> None:
+    """Raise `UserError` if the run to be resumed has begun with the same classes in another order.
+
+    The names in the annotation were then swapped, and the decoder would learn each mask by the name
+    of another class. vocabulary: the classes that are trained on.
+    """
+    if not cfg.DATASETS.TRAIN_VOCABULARY.startswith(INLINE):
+        return
+    before, now = build_training_vocabulary(cfg).names, vocabulary.names
+    if before != now and sorted(before) == sorted(now):
+        first = next(index for index, names in enumerate(now) if names != before[index])
+        raise UserError(
+            f"class {first} of DATASETS.TRAIN is now {shown(', '.join(now[first]))}; when the run "
+            f"began, it was {shown(', '.join(before[first]))} (DATASETS.TRAIN_VOCABULARY): give "
+            "the classes their old names again, or train anew in another OUTPUT_DIR"
+        )
+
+
 def _inline(value: str) -> Vocabulary:
     try:
         names = json.loads(value.removeprefix(INLINE))

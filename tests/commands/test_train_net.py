@@ -319,6 +319,20 @@ def test_other_classes_do_not_resume(run: TinyRun) -> None:
         main(["--config-file", config, "--resume", "SOLVER.MAX_ITER", "6"])
 
 
+def test_swapped_classes_do_not_resume(run: TinyRun) -> None:
+    """All of them are still seen classes, so only their order tells."""
+    assert main(run.arguments("out", "DATASETS.TEST", "()")) == 0
+    annotation = run.root / "data" / "panoptic.json"
+    content = json.loads(annotation.read_text())
+    first, second = content["categories"][:2]
+    first["name"], second["name"] = second["name"], first["name"]
+    annotation.write_text(json.dumps(content))
+    message = "class 0 of DATASETS.TRAIN is now 'cat'; when the run began, it was 'dog' "
+    config = str(run.root / "out" / "config.yaml")
+    with pytest.raises(UserError, match=message):
+        main(["--config-file", config, "--resume", "SOLVER.MAX_ITER", "6"])
+
+
 def test_another_seed_does_not_resume(trained: TinyRun) -> None:
     with pytest.raises(UserError, match="SEED 8: the run to be resumed was started with 7"):
         main(trained.arguments("out", "SEED", "8", flags=("--resume",)))
