@@ -12,7 +12,12 @@ from frozenseg.batch.items import Item, check_source, source_of
 from frozenseg.batch.manifest import Manifest
 from frozenseg.batch.rows import ABOUT, Row, as_text, error_row, read_about, row_of, write_shard
 from frozenseg.build.output_folder import differing
-from frozenseg.build.prediction_settings import load_with_settings, settings_of
+from frozenseg.build.prediction_settings import (
+    PROPOSAL_WEIGHTS,
+    WEIGHTS,
+    load_with_settings,
+    settings_of,
+)
 from frozenseg.build.run_folder import model_config
 from frozenseg.data.coco_records import categories_of
 from frozenseg.errors import UserError
@@ -132,7 +137,8 @@ def check_about(plan: Plan) -> None:
     if (plan.folder / ABOUT).exists():
         before = read_about(plan.folder)
         settings = settings_of(model_config(plan.model, weights=plan.weights, options=plan.options))
-        settings |= {k: value for k, value in before["settings"].items() if k == "weights"}
+        loaded = (WEIGHTS, PROPOSAL_WEIGHTS)
+        settings |= {key: value for key, value in before["settings"].items() if key in loaded}
         _refuse_others(plan.folder, before, {**before, **_of_plan(plan, settings)})
 
 

@@ -13,6 +13,7 @@ from frozenseg.config import default_config
 from frozenseg.config_keys import KEYS
 from frozenseg.encoders.frozen import weights_digest
 from frozenseg.files import json_text
+from frozenseg.inference.proposal_sources import OnlineProposals
 from frozenseg.predictor import Predictor
 from frozenseg.text.templates import KNOWN
 from frozenseg.text.vocabulary import PACKAGED
@@ -25,8 +26,10 @@ WITHOUT_EFFECT = (
     *("DATASETS.TEST", "DATASETS.PAIRS", "DATASETS.VOCABULAR"),
     *("MODEL.DEVICE", "MODEL.COMPILE", "MODEL.CUDA_GRAPHS", "MODEL.RECOMPUTE", "MODEL.WEIGHTS"),
     *("TEST.IMS_PER_BATCH", "TEST.EVAL_PERIOD", "TEST.EXPECTED_RESULTS", "TEST.SAVE_PREDICTIONS"),
-    *("TEST.AUG", "TEST.ORACLE_PRESENCE"),
+    *("TEST.AUG", "TEST.ORACLE_PRESENCE", "TEST.SAM_MASKS.WEIGHTS"),
 )
+# The settings that are only known once the model is loaded.
+WEIGHTS, PROPOSAL_WEIGHTS = "weights", "weights of the proposals"
 
 
 def load_with_settings(
@@ -36,7 +39,16 @@ def load_with_settings(
     depend on, among them a digest of its weights."""
     cfg = model_config(model, weights=weights, options=options)
     predictor = build_predictor(cfg, digest=True)
-    return predictor, {**settings_of(cfg), "weights": weights_digest(predictor.model)}
+    return predictor, {**settings_of(cfg), **_digests(predictor)}
+
+
+def _digests(predictor: Predictor) -> dict[str, str]:
+    """Return the digests of the model's weights, and of SAM's if another SAM makes proposals."""
+    model, proposals = predictor.model, predictor.pipeline.proposals
+    found = {WEIGHTS: weights_digest(model)}
+    if isinstance(proposals, OnlineProposals) and proposals.sam not in model.children():
+        found[PROPOSAL_WEIGHTS] = weights_digest(proposals.sam.model)
+    return found
 
 
 def settings_of(cfg: CfgNode) -> dict[str, Any]:
