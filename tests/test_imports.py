@@ -15,7 +15,7 @@ PACKAGE = Path(frozenseg.__file__).parent
 # From the ground up. A room (a folder or a module of the package) may import what stands in a row
 # above its own, and itself; rooms of one row do not know each other.
 LAYERS = """
-library   errors
+library   errors notes
 library   files structures extensions
 library   tensor_store yaml_file
 library   runtime text

@@ -10,9 +10,9 @@ from typing import Any
 
 from frozenseg.batch.items import MISSING, Item, file_system, reason_of
 from frozenseg.data.image_files import image_suffixes, is_video, list_images
-from frozenseg.data.notes import note
 from frozenseg.errors import UserError, import_extra, one_line
 from frozenseg.files import is_address
+from frozenseg.notes import note
 
 LISTS = (".txt", ".lst")
 MOST_LINKS = 40  # links in a chain, as many as Linux follows

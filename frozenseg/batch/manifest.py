@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from frozenseg.batch.items import Item
-from frozenseg.data.notes import note
 from frozenseg.errors import UserError, import_extra
 from frozenseg.files import atomic_path
+from frozenseg.notes import note
 
 NAME = "manifest.parquet"
 TIME = "mtime_ns"  # the column of modification times, which older versions did not write

@@ -18,9 +18,9 @@ from frozenseg.data.benchmarks import (
     find_benchmark,
     is_data_set,
 )
-from frozenseg.data.notes import note
 from frozenseg.data.records import Categories
 from frozenseg.errors import UserError
+from frozenseg.notes import note
 from frozenseg.text.names import shown
 from frozenseg.text.parsing import FILES, rows_of
 from frozenseg.text.vocabulary import Vocabulary, is_known_stuff

@@ -18,7 +18,6 @@ from frozenseg.commands.video_arguments import add_video, video_options
 from frozenseg.commands.vocabulary_arguments import add_vocabulary, vocabulary_of
 from frozenseg.data.coco_records import categories_of
 from frozenseg.data.image_files import list_images, root_of
-from frozenseg.data.notes import note
 from frozenseg.data.prediction_lines import (
     WHOLE,
     Header,
@@ -33,6 +32,7 @@ from frozenseg.data.video import is_live
 from frozenseg.engine.lock import only_writer
 from frozenseg.errors import UserError, one_line
 from frozenseg.files import check_writable, shipped, user_path
+from frozenseg.notes import note
 from frozenseg.results.selection import THRESHOLD, checked_threshold
 from frozenseg.text.vocabulary import Vocabulary
 

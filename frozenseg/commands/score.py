@@ -19,10 +19,10 @@ from frozenseg.data.benchmarks import (
     require_in_place,
 )
 from frozenseg.data.detection_truth import objects_of_records
-from frozenseg.data.notes import note
 from frozenseg.errors import UserError, one_line
 from frozenseg.evaluation.on_disk import SCORERS, score_semantic_set
 from frozenseg.files import write_json
+from frozenseg.notes import note
 
 IGNORED = 255
 TRUTH = ("gt_file", "gt_dir")  # the arguments that name the ground truth

@@ -8,10 +8,10 @@ import numpy as np
 
 from frozenseg.data.images import read_image
 from frozenseg.data.label_maps import image_size, read_labels, read_panoptic_ids
-from frozenseg.data.notes import note
 from frozenseg.data.records import Instances, Record, Segments
 from frozenseg.data.rle import decode_segmentations
 from frozenseg.errors import UserError
+from frozenseg.notes import note
 
 # In semantic ground truth, VOID_CLASS marks pixels that are unlabelled and not scored.
 # BACKGROUND_CLASS marks pixels that are labelled as none of the queried classes, so that every

@@ -21,10 +21,10 @@ from frozenseg.data.json_fields import (
     unusable,
     whole,
 )
-from frozenseg.data.notes import note
 from frozenseg.data.records import Categories
 from frozenseg.data.rle import checked_segmentation, encode_segmentation, rle_box
 from frozenseg.errors import UserError
+from frozenseg.notes import note
 from frozenseg.text.names import clean, refuse_repeated, spelling
 
 ImageId = int | str

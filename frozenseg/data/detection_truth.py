@@ -10,11 +10,11 @@ import numpy as np
 from frozenseg.data.annotations import load_panoptic
 from frozenseg.data.coco_json import ImageId, InstanceFile, ListedObject, read_instance_file
 from frozenseg.data.json_fields import flag, wholes
-from frozenseg.data.notes import note
 from frozenseg.data.records import Categories, Instances, Record, Segments
 from frozenseg.data.rle import encode_masks, encode_segmentation, rle_area
 from frozenseg.errors import UserError
 from frozenseg.files import read_json
+from frozenseg.notes import note
 
 # For every class, hotcoco holds the precision at 101 recalls and 10 IoU thresholds, for 4 object
 # sizes and 3 limits on the number of detections.

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from frozenseg.data.notes import left_out, note
 from frozenseg.errors import UserError
+from frozenseg.notes import left_out, note
 
 
 def files_by_stem(folder: str | Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from frozenseg.data.images import HEIF, HOW_HEIF, readable_formats, reads_heif
-from frozenseg.data.notes import left_out, note
 from frozenseg.errors import UserError
+from frozenseg.notes import left_out, note
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv .3gp .3g2 .ts .mts .m2ts .flv .ogv .asf "

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, TypeGuard
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 
-from frozenseg.data.notes import note, note_first
 from frozenseg.data.pixels import over_white, rgb_of_array
 from frozenseg.errors import MissingFileError, UserError, UserValueError
+from frozenseg.notes import note, note_first
 
 # 1.2 GB as RGB. Pillow's own limit, against decompression bombs, is 179 million.
 MAX_PIXELS = 400_000_000

@@ -17,9 +17,9 @@ from frozenseg.data.json_fields import (
     section,
     wholes,
 )
-from frozenseg.data.notes import note
 from frozenseg.data.records import Categories, Segments
 from frozenseg.errors import UserError
+from frozenseg.notes import note
 
 LARGEST_PANOPTIC_ID = 256**3 - 1
 

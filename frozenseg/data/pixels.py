@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from frozenseg.data.notes import note
 from frozenseg.errors import UserValueError
+from frozenseg.notes import note
 
 
 def rgb_of_array(values: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ from typing import Any
 
 from frozenseg.data.image_files import files_below, image_suffixes
 from frozenseg.data.label_maps import image_size
-from frozenseg.data.notes import note
 from frozenseg.errors import UserError
+from frozenseg.notes import note
 
 FEWEST = 7  # the fewest numbers of an object: a class and three corners
 BOX = 5  # the numbers of an object of which only the box is annotated

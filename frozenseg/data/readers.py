@@ -24,11 +24,11 @@ from frozenseg.data.folders import files_by_stem, require_files
 from frozenseg.data.image_files import image_suffixes
 from frozenseg.data.json_fields import file_name, text
 from frozenseg.data.label_maps import LABEL_SUFFIXES
-from frozenseg.data.notes import note
 from frozenseg.data.panoptic_json import check_images_listed, read_panoptic_entries
 from frozenseg.data.records import Categories, Instances, Record
 from frozenseg.errors import UserError
 from frozenseg.files import read_json
+from frozenseg.notes import note
 
 
 def coco_name(image: Mapping[str, Any], where: str) -> str:

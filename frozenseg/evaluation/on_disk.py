@@ -28,7 +28,6 @@ from frozenseg.data.coco_json import (
 )
 from frozenseg.data.json_fields import file_name
 from frozenseg.data.label_maps import read_labels, read_panoptic_ids
-from frozenseg.data.notes import note
 from frozenseg.data.panoptic_json import PanopticEntry, check_images_listed, read_panoptic_entries
 from frozenseg.data.records import Categories, Record
 from frozenseg.errors import UserError
@@ -47,6 +46,7 @@ from frozenseg.evaluation.prediction_files import read_classes, read_detections,
 from frozenseg.evaluation.recall import ProposalRecall
 from frozenseg.evaluation.semantic import SemanticIoU
 from frozenseg.files import read_json
+from frozenseg.notes import note
 
 Item = TypeVar("Item")
 Progress = Callable[[list[Item]], Iterable[Item]]

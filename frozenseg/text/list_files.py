@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from frozenseg.errors import MissingFileError, UserError, UserValueError
-from frozenseg.text.names import clean, shown, spelling, warn_once
+from frozenseg.notes import note
+from frozenseg.text.names import clean, shown, spelling
 from frozenseg.text.parsing import Row, names_of, ordered, rows_of
 
 MAX_FILE_SIZE = 16 * 2**20  # bytes; the field's longest list has 100,000 bytes
@@ -107,7 +108,7 @@ def _rows_of_table(text: str, what: str) -> list[Row]:
         heading = _known_titles(heading, [cells for _, cells in table], f"{what}, line {line}")
         if table and sum(map(bool, titles)) == 1 and "name" not in map(spelling, titles):
             (title,) = filter(None, titles)
-            warn_once(
+            note(
                 f"{what}, line {line}: {shown(title)} is read as the heading of the table; if it "
                 "is a class, write a line `name` above it"
             )

@@ -10,15 +10,12 @@ name (see `singular`).
 """
 
 import functools
-import logging
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from frozenseg.errors import UserValueError
-
-logger = logging.getLogger(__name__)
 
 # In characters. A shorter name may still have more tokens than the text encoder accepts.
 MAX_NAME_LENGTH = 200
@@ -67,12 +64,6 @@ def shown(value: object, length: int = 30) -> str:
 def ascii_escapes(text: str) -> str:
     """Replace lone surrogates by escapes, so that the text can be printed."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-@functools.lru_cache(maxsize=1024)
-def warn_once(line: str) -> None:
-    """Log a warning only once, even in a loop over images."""
-    logger.warning("%s", line)
 
 
 @functools.lru_cache(maxsize=2**15)  # the same vocabularies are compared repeatedly

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from frozenseg.errors import UserError, UserValueError, nearest
+from frozenseg.notes import note
 from frozenseg.text.list_files import rows_of_content, rows_of_file
 from frozenseg.text.names import (
     clean,
@@ -18,7 +19,6 @@ from frozenseg.text.names import (
     shown,
     singular,
     spelling,
-    warn_once,
 )
 from frozenseg.text.parsing import Row, rows_of
 
@@ -221,7 +221,7 @@ class Vocabulary:
             parts = [part for part in split if part.strip()] or [name]
             groups.append(tuple(clean(part, place) for part in parts))
         if not synonyms and (commas := [name for (name,) in groups if "," in name]):
-            warn_once(
+            note(
                 f"{source}: {len(commas)} names have commas and are read as one name each, e.g. "
                 f"{shown(commas[0])}; give a class list of your own to have synonyms"
             )
@@ -233,7 +233,7 @@ class Vocabulary:
         if not may_repeat:
             refuse_repeated(names, [row.place for row in rows], source, REPEATED_REMEDY)
         elif again := repeated(names):
-            warn_once(
+            note(
                 f"{source}: {len(again)} names are in more than one class, "
                 f"e.g. {shown(again[0][2])}; results use the first of these classes"
             )
@@ -263,14 +263,14 @@ def _warn_of_merged_classes(vocabulary: Vocabulary, remedy: str, source: object)
     odd = [name for name in names if any(sign in name for sign in signs)]
     written = isinstance(source, str | os.PathLike)
     if alone and written and len(names) > 1:
-        warn_once(
+        note(
             f"1 class with {len(names)} names: {' = '.join(names[:6])}"
             f"{' = ...' if len(names) > 6 else ''}; {remedy}"
         )
     elif alone and isinstance(source, str) and "\n" in source.strip():
-        warn_once(f"1 class: {shown(names[0], 60)}; {remedy}, not by lines")
+        note(f"1 class: {shown(names[0], 60)}; {remedy}, not by lines")
     elif odd:
-        warn_once(f"{shown(odd[0], 60)} is read as one name; {remedy}")
+        note(f"{shown(odd[0], 60)} is read as one name; {remedy}")
 
 
 def _flags(names: Sequence[tuple[str, ...]], things: Source) -> tuple[bool, ...]:

@@ -19,9 +19,9 @@ from frozenseg.batch.run import Outcome, run
 from frozenseg.batch.worker import Plan, Seen, _settle
 from frozenseg.build.prediction_settings import settings_of
 from frozenseg.build.run_folder import model_config
-from frozenseg.data.notes import note
 from frozenseg.data.prediction_lines import WHOLE, Part
 from frozenseg.errors import UserError, WriteError
+from frozenseg.notes import note
 from frozenseg.text.vocabulary import Vocabulary
 from tests.batch.runs import rows, shards
 from tests.disk import files_end_at

@@ -15,10 +15,10 @@ from frozenseg.config import load_config
 from frozenseg.data.annotations import VOID_CLASS, load_panoptic, load_semantic, present_classes
 from frozenseg.data.benchmarks import BENCHMARKS, load_records
 from frozenseg.data.label_maps import read_labels
-from frozenseg.data.notes import note
 from frozenseg.data.prepare import ade20k, ade20k_full, cityscapes, fss1000, pascal_context
 from frozenseg.errors import UserError
 from frozenseg.evaluation.panoptic import PanopticQuality
+from frozenseg.notes import note
 from frozenseg.text.vocabulary import Vocabulary
 from tests.data.replicas import (
     save,

@@ -17,8 +17,8 @@ from frozenseg.data import images
 from frozenseg.data.image_files import is_video, list_images
 from frozenseg.data.image_inputs import to_array
 from frozenseg.data.images import UnreachableFile, read_image, read_pil
-from frozenseg.data.notes import note
 from frozenseg.errors import MissingFileError, UserError
+from frozenseg.notes import note
 
 
 @pytest.fixture

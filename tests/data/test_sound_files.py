@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from frozenseg.data import image_files, images, notes
+from frozenseg import notes
+from frozenseg.data import image_files, images
 from frozenseg.data.annotations import (
     load_image,
     panoptic_labels,

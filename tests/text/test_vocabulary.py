@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frozenseg.errors import UserError
-from frozenseg.text.names import JOINERS, MAX_NAME_LENGTH, clean, spelling, warn_once
+from frozenseg.notes import note
+from frozenseg.text.names import JOINERS, MAX_NAME_LENGTH, clean, spelling
 from frozenseg.text.vocabulary import Vocabulary, is_known_stuff
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=300)
@@ -161,7 +162,7 @@ def test_what_is_shown_is_what_was_written_but_for_what_nobody_sees() -> None:
 def test_several_classes_that_have_become_one_are_told_once(
     source: object, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    warn_once.cache_clear()
+    note.cache_clear()
     for _ in range(2):
         assert len(Vocabulary.parse(source)) == 1
     assert len(caplog.messages) == 1 and line in caplog.messages[0]
@@ -173,7 +174,7 @@ def test_several_classes_that_have_become_one_are_told_once(
 def test_what_is_clear_is_not_commented_on(
     source: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    warn_once.cache_clear()
+    note.cache_clear()
     Vocabulary.parse(source)
     assert caplog.messages == []
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from frozenseg.data.benchmarks.row import Benchmark
 from frozenseg.data.coco_json import read_categories
-from frozenseg.data.notes import note
 from frozenseg.data.records import Categories
 from frozenseg.errors import UserError
 from frozenseg.files import read_json
+from frozenseg.notes import note
 from frozenseg.text.joining import join, join_by_order
 from frozenseg.text.vocabulary import Vocabulary
 

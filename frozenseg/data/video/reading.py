@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from frozenseg.data.notes import note
 from frozenseg.data.video.addresses import is_live, without_password
 from frozenseg.data.video.frames import Frame, Selection
 from frozenseg.errors import UserError
+from frozenseg.notes import note
 
 ALL = Selection()
 

@@ -7,8 +7,8 @@ from typing import Any
 import av
 from av.error import FFmpegError
 
-from frozenseg.data.notes import note
 from frozenseg.errors import one_line
+from frozenseg.notes import note
 
 COPIED = {"aac", "mp3", "opus", "flac", "ac3", "eac3", "alac"}  # codecs that MP4 files may hold
 LEAST_MP3 = 16_000  # samples per second; FFmpeg writes no MP3 of a lower rate into MP4
