@@ -8,8 +8,13 @@ import numpy as np
 
 from frozenseg.data.images import read_image
 from frozenseg.data.label_maps import image_size, read_labels, read_panoptic_ids
-from frozenseg.data.records import Instances, Record, Segments
-from frozenseg.data.rle import decode_segmentations
+from frozenseg.data.records import Record, Segments
+from frozenseg.data.rle import (
+    decode_masks,
+    decode_segmentations,
+    encode_segmentation,
+    rle_area,
+)
 from frozenseg.errors import UserError
 from frozenseg.notes import note
 
@@ -111,11 +116,14 @@ def _painted(record: Record) -> np.ndarray:
 
     Crowd regions lie below all other objects, and small objects above large ones.
     """
-    masks, instances = load_instances(record)
-    labels = np.full((record.height or 0, record.width or 0), BACKGROUND_CLASS, dtype=np.int32)
-    areas = masks.sum(axis=(1, 2))
+    instances, size = record.instances, _stated_size(record)
+    assert instances is not None and size is not None, "a record of an instance JSON"
+    codes = [encode_segmentation(entry, *size) for entry in instances.segmentations]
+    areas = np.array([rle_area(code) for code in codes], dtype=np.int64)
+    labels = np.full(size, BACKGROUND_CLASS, dtype=np.int32)
     for index in np.lexsort((-areas, ~instances.is_crowd)):
-        labels[masks[index]] = instances.class_ids[index]
+        # One mask after the other: all masks of a large picture together need gigabytes.
+        labels[decode_masks([codes[index]], size)[0]] = instances.class_ids[index]
     return labels
 
 
@@ -131,13 +139,6 @@ def scored_classes(record: Record, labels: np.ndarray) -> list[int]:
     """
     present = present_classes(labels)
     return present if record.scored is None else [c for c in present if c in record.scored]
-
-
-def load_instances(record: Record) -> tuple[np.ndarray, Instances]:
-    """Decode the masks (N, H, W) bool of a record's objects; also returns their classes."""
-    instances, height, width = record.instances, record.height, record.width
-    assert instances is not None and height and width, "a record of an instance JSON"
-    return decode_segmentations(instances.segmentations, height, width), instances
 
 
 def panoptic_labels(record: Record) -> LabelMaps:

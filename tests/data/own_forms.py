@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import yaml
 
-from frozenseg.data.annotations import load_instances
 from frozenseg.data.benchmarks import load_records
 from frozenseg.small_world.export import export_split
+from tests.data.tiny import load_instances
 
 POLYGONS = {"path": ".", "train": "images"}
 DESCRIBED = {

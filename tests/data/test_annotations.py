@@ -1,6 +1,7 @@
 """Ground truth of records against the arrays that were written to disk, and against pycocotools."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from frozenseg.data.annotations import (
     BACKGROUND_CLASS,
     VOID_CLASS,
     instance_labels,
-    load_instances,
     load_panoptic,
     load_semantic,
     panoptic_labels,
@@ -19,9 +19,9 @@ from frozenseg.data.annotations import (
     semantic_labels,
 )
 from frozenseg.data.readers import read_instances, read_panoptic
-from frozenseg.data.records import Record, Segments
+from frozenseg.data.records import Instances, Record, Segments
 from frozenseg.errors import UserError
-from tests.data.tiny import encode, id_map, write_dataset
+from tests.data.tiny import encode, id_map, load_instances, write_dataset
 
 
 @pytest.fixture
@@ -224,3 +224,28 @@ def test_semantic_from_objects_small_above_large_and_crowds_below(tmp_path):
     expected[0:5, 0:6] = 0
     expected[2:4, 2:4] = 1
     np.testing.assert_array_equal(load_semantic(record), expected)
+
+
+def test_objects_are_painted_one_after_the_other(tmp_path):
+    """All masks of a large picture together would need gigabytes; here they are 144 MB."""
+    side, count = 1200, 100
+    corners = [[x, y] for x, y in np.random.default_rng(0).integers(0, side // 2, (count, 2))]
+    polygons = [
+        [[x, y, x + 9 * n + 9, y, x + 9 * n + 9, y + 5 * n + 9, x, y + 5 * n + 9]]
+        for n, (x, y) in enumerate(np.array(corners).tolist())
+    ]
+    crowd = np.arange(count) % 10 == 0
+    instances = Instances(polygons, np.arange(count) % 7, crowd)
+    record = Record("x", "x.jpg", side, side, 7, instances=instances)
+    masks, _ = load_instances(record)
+    expected = np.full((side, side), BACKGROUND_CLASS)
+    areas = masks.sum(axis=(1, 2))
+    for index in sorted(range(count), key=lambda index: (not crowd[index], -areas[index], index)):
+        expected[masks[index]] = index % 7
+    del masks
+    tracemalloc.start()
+    found = load_semantic(record)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, expected)
+    assert peak < 30e6

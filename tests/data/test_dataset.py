@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 
 from frozenseg.data import annotations
-from frozenseg.data.annotations import LabelMaps, load_image, load_instances
+from frozenseg.data.annotations import LabelMaps, load_image
 from frozenseg.data.benchmarks import load_records
 from frozenseg.data.dataset import SAMPLE_STREAM, SampleIndex, SegmentationDataset, cut_masks
 from frozenseg.data.records import Instances, Record
 from frozenseg.data.transforms import LargeScaleJitter, ShortestEdgeResize, seeded_generator
 from frozenseg.errors import UserError
-from tests.data.tiny import SEGMENTS, VOID_COLOUR, dataset_name, write_dataset
+from tests.data.tiny import SEGMENTS, VOID_COLOUR, dataset_name, load_instances, write_dataset
 
 CLASS_COLOURS = [(1, SEGMENTS[5][2]), (0, SEGMENTS[300][2]), (2, SEGMENTS[16777215][2])]
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from frozenseg.data.annotations import load_instances
 from frozenseg.data.benchmarks import find_benchmark
 from frozenseg.data.checks import check
 from frozenseg.data.images import read_image
@@ -24,7 +23,7 @@ from frozenseg.data.rle import checked_rle, encode_masks
 from frozenseg.errors import UserError
 from frozenseg.evaluation.instance import InstanceAP
 from frozenseg.evaluation.on_disk import score_panoptic
-from tests.data.tiny import write_dataset
+from tests.data.tiny import load_instances, write_dataset
 
 BOUNDED = settings(derandomize=True, deadline=None, max_examples=150)
 SIZE = (12, 9)

@@ -14,7 +14,7 @@ from frozenseg.build.training_data import training_dataset
 from frozenseg.build.vocabulary import build_seen_vocabulary, build_vocabulary
 from frozenseg.commands import check_dataset, score
 from frozenseg.config import load_config
-from frozenseg.data.annotations import load_instances, load_panoptic, load_semantic
+from frozenseg.data.annotations import load_panoptic, load_semantic
 from frozenseg.data.benchmarks import find_benchmark, is_data_set, load_records
 from frozenseg.data.checks import check
 from frozenseg.data.dataset import SegmentationDataset
@@ -23,7 +23,14 @@ from frozenseg.data.rle import decode_segmentations, encode_segmentation
 from frozenseg.data.transforms import ShortestEdgeResize
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
-from tests.data.tiny import SEGMENTS, dataset_name, id_map, write_dataset, write_json
+from tests.data.tiny import (
+    SEGMENTS,
+    dataset_name,
+    id_map,
+    load_instances,
+    write_dataset,
+    write_json,
+)
 
 POLYGON = "1 0.25 0.5 0.75 0.5 0.75 1.0 0.25 1.0\n"
 

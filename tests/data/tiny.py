@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from frozenseg.data.records import Instances, Record
+from frozenseg.data.rle import decode_segmentations
+
 CATEGORIES = [
     {"id": 7, "name": "cat", "isthing": 1},
     {"id": 3, "name": "dog", "isthing": 1},
@@ -74,3 +77,10 @@ def write_json(root: Path, content: dict[str, Any]) -> None:
 
 def dataset_name(root: Path) -> str:
     return f"coco_panoptic:{root}/panoptic.json:{root}/png:{root}/images"
+
+
+def load_instances(record: Record) -> tuple[np.ndarray, Instances]:
+    """The masks (N, H, W) bool of a record's objects, crowds included, and their classes."""
+    instances, height, width = record.instances, record.height, record.width
+    assert instances is not None and height and width
+    return decode_segmentations(instances.segmentations, height, width), instances
