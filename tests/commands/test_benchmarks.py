@@ -303,7 +303,7 @@ LOST = {
     "cityscapes": ("gtFine/*/ulm_000001*_panoptic.png", "gtFine/cityscapes_panoptic_val.json"),
     "bdd100k": ("jsons/pan_seg/masks/val/*1.png", "jsons/pan_seg_val_cocofmt.json"),
     "coco_stuff": ("stuffthingmaps_detectron2/*/*1.png",),
-    "fss1000": ("annotations/test/zebra_01.tif", "classes_test.txt", "images/test/b_c_02.jpg"),
+    "fss1000": ("annotations/test/zebra_01.tif", "images/test/b_c_02.jpg"),
     "mosaic4": ("fss1000/annotations/000001.tif", "fss1000/images/000001.jpg"),
 }
 

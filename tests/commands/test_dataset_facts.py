@@ -16,11 +16,13 @@ from frozenseg.data.annotations import VOID_CLASS, load_panoptic, load_semantic,
 from frozenseg.data.benchmarks import BENCHMARKS, load_records
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare import ade20k, ade20k_full, cityscapes, fss1000, pascal_context
+from frozenseg.data.prepare.options import write_picture
 from frozenseg.errors import UserError
 from frozenseg.evaluation.panoptic import PanopticQuality
 from frozenseg.notes import note
 from frozenseg.text.vocabulary import Vocabulary
 from tests.data.replicas import (
+    FSS_CLASSES,
     save,
     write_ade20k,
     write_ade20k_full,
@@ -127,13 +129,50 @@ def test_what_another_list_of_fss_has_made_is_never_mixed_in(
         prepare("fss1000", "--split", "train")
     with caplog.at_level(logging.WARNING):
         prepare("fss1000", "--split", "train", "--again")
-    assert "4 files of another list of classes removed" in caplog.text
+    assert "2 files of another list of classes removed" in caplog.text  # the images
     records, categories = load_records("fss1000_train")
     assert categories.names == ("other", "a first")
     for record in records:
         classes = {"other": 0, "a_first": 1}
         expected = classes[str(record.image_id).rsplit("_", 1)[0]]
         assert present_classes(load_semantic(record)) == [expected]
+
+
+@pytest.mark.parametrize("stopped_at", [1, 4, 7])
+def test_label_maps_of_an_older_list_of_fss_do_not_outlive_a_stopped_run(
+    stopped_at: int, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the stopped run has made itself is kept."""
+    write_fss1000(root)
+    prepare("fss1000")
+    write_list(root / "FSS-1000" / "fss_test_set.txt", list(reversed(FSS_CLASSES)))
+    written: list[Path] = []
+
+    def write(path: Path, pixels: np.ndarray) -> None:
+        if len(written) == stopped_at:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_picture(path, pixels)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("frozenseg.data.prepare.labels.write_picture", write)
+        prepare("fss1000", "--again")
+    times = {path: path.stat().st_mtime_ns for path in written}
+    prepare("fss1000")
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    for record in load_records("fss1000_test")[0]:
+        expected = FSS_CLASSES[::-1].index(str(record.image_id).rsplit("_", 1)[0])
+        assert present_classes(load_semantic(record)) == [expected]
+
+
+def test_label_maps_of_fss_whose_list_is_gone_are_made_again(root: Path) -> None:
+    write_fss1000(root)
+    prepare("fss1000")
+    (root / "fss1000_d2" / "classes_test.txt").unlink()
+    write_list(root / "FSS-1000" / "fss_test_set.txt", list(reversed(FSS_CLASSES)))
+    prepare("fss1000")
+    (record,) = (r for r in load_records("fss1000_test")[0] if r.image_id == "zebra_01")
+    assert present_classes(load_semantic(record)) == [0]
 
 
 def test_the_published_split_of_fss_is_what_the_rows_expect() -> None:

@@ -19,10 +19,14 @@ import numpy as np
 from frozenseg.data.images import open_image
 from frozenseg.data.label_maps import image_size
 from frozenseg.data.prepare.labels import LabelConversion
-from frozenseg.data.prepare.options import PreparationOptions, place_image, source_folder
+from frozenseg.data.prepare.options import (
+    PreparationOptions,
+    place_image,
+    source_folder,
+    write_source,
+)
 from frozenseg.data.transforms import resize_labels
 from frozenseg.errors import UserError
-from frozenseg.files import atomic_path
 
 SOURCE = "FSS-1000"
 FOLDER = "fss1000_d2"
@@ -144,15 +148,12 @@ def _write_classes(root: Path, split: str, options: PreparationOptions) -> None:
     names = [name.replace("_", " ") for name in class_names(root, split)]
     header = f"# The classes of FSS-1000, {split}, as its folders are named.\n[things]\n"
     text = header + "".join(f"{name}\n" for name in names)
-    if not options.must_write(path):
-        if path.read_text(encoding="utf-8") != text:
-            raise UserError(
-                f"{path}: was made from another list than {LISTS[split]}, as were the label maps; "
-                f"run frozenseg prepare_dataset fss1000 --split {split} --again"
-            )
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    made = list((root / FOLDER / "annotations" / split).glob("[!.]*.tif"))
+    refusal = (
+        f"{path}: was made from another list than {LISTS[split]}, as were the label maps; "
+        f"run frozenseg prepare_dataset fss1000 --split {split} --again"
+    )
+    write_source(path, text, made, options, refusal)
 
 
 def _remove_others(root: Path, split: str, stems: set[str]) -> None:
