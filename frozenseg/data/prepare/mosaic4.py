@@ -133,11 +133,17 @@ def _cut(tile: Tile, source: Source) -> tuple[np.ndarray, np.ndarray]:
 
 def _fss_tiles(root: Path) -> dict[int, list[Tile]]:
     """Make a tile of each sample of the test classes of FSS-1000."""
-    records, _ = read_benchmark(find_benchmark("fss1000_test"), root)
-    places = {name: i for i, name in enumerate(fss1000.class_names(root, "test"))}
+    records, categories = read_benchmark(find_benchmark("fss1000_test"), root)
     tiles: dict[int, list[Tile]] = {}
     for record in records:
-        class_id = places[str(record.image_id).rsplit("_", 1)[0]]
+        # The prepared list, not the published one, says what the ids of the label maps mean.
+        name = str(record.image_id).rsplit("_", 1)[0].replace("_", " ")
+        if name not in categories.names:
+            raise UserError(
+                f"{record.semantic_path}: is of no class in the prepared list; "
+                "run frozenseg prepare_dataset fss1000 --again"
+            )
+        class_id = categories.names.index(name)
         tiles.setdefault(class_id, []).append(Tile(record, class_id))
     return tiles
 
