@@ -330,6 +330,62 @@ def test_preparation_is_repeatable_and_goes_on(
     assert problems(name, capsys) == ""
 
 
+PANOPTIC = (ADE20K, CITYSCAPES, "bdd10k_40_panoptic_val")
+
+
+@pytest.mark.parametrize("name", PANOPTIC)
+def test_a_lost_panoptic_png_is_made_again(name: str, root: Path) -> None:
+    write(root, name)
+    written = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    min((root / BENCHMARKS[name].labels).glob("*.png")).unlink()
+    prepare(REPLICAS[name][1])
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == written
+
+
+@pytest.mark.parametrize("flags", [(), ("--again",)])
+@pytest.mark.parametrize("name", PANOPTIC)
+def test_panoptic_pngs_and_json_agree_after_a_stopped_run(
+    name: str, flags: tuple[str, ...], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The published files have changed by then: here they are turned by half a turn."""
+    write(root, name)
+    row, preparation = BENCHMARKS[name], REPLICAS[name][1]
+    if not flags:  # as a first run that was stopped before its JSON
+        (root / row.annotations).unlink()
+    published = {
+        ADE20K: "*/annotations_instance/*/*.png",
+        CITYSCAPES: "*/gtFine/*/*/*_instanceIds.png",
+    }.get(name, "*/labels/pan_seg/bitmasks/*/*.png")
+    for path in root.glob(published):
+        turned = np.asarray(Image.open(path))[::-1, ::-1]
+        Image.fromarray(np.ascontiguousarray(turned)).save(path)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(f"frozenseg.data.prepare.{preparation}.write_panoptic_json", stop)
+        prepare(preparation, *flags)
+    prepare(preparation)
+    paths = [root / row.annotations, *(root / row.labels).glob("*.png")]
+    made = [path.read_bytes() for path in paths]
+    prepare(preparation, "--again")
+    assert [path.read_bytes() for path in paths] == made and len(paths) == 3
+
+
+def test_a_lost_instance_file_is_made_and_foreign_panoptic_files_stay(root: Path) -> None:
+    write(root, ADE20K)
+    row = BENCHMARKS[ADE20K]
+    kept = [root / row.annotations, *(root / row.labels).glob("*.png")]
+    for path in kept[1:]:  # as Mask2Former's, whose ids are others
+        Image.fromarray(np.asarray(Image.open(path))[::-1].copy()).save(path)
+    written = {path: path.read_bytes() for path in kept}
+    (root / row.instances).unlink()
+    prepare("ade20k")
+    assert {path: path.read_bytes() for path in kept} == written
+    assert (root / row.instances).exists()
+
+
 def test_coco_label_maps_are_those_that_are_derived(root: Path) -> None:
     name = "openvocab_coco_2017_val_panoptic_with_sem_seg"
     write(root, name)
