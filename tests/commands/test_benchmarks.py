@@ -530,6 +530,53 @@ def test_a_list_of_classes_in_images_that_is_lost_or_old_is_named(
     assert problems(name, capsys) == ""
 
 
+# Where the second image of a replica is published: a list, or files.
+SECOND = {
+    "pascal5i_fold0_val": ("VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt",),
+    "openvocab_pascal_ctx459_sem_seg_val": ("VOCdevkit/VOC2010/ImageSets/Main/val.txt",),
+    "openvocab_ade20k_full_sem_seg_val": ("*/images/ADE/*/*/*/*2_seg.png",),
+    "openvocab_ade20k_sem_seg_val": ("*/images/*/*2.jpg", "*/annotations/*/*2.png"),
+}
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_what_is_no_longer_published_goes_with_again(
+    name: str,
+    root: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only then; the check, which names --again as the remedy, is content afterwards."""
+    write(root, name)
+    row, preparation = BENCHMARKS[name], REPLICAS[name][1]
+    monkeypatch.setitem(BENCHMARKS, name, dataclasses.replace(row, counts={1: ""}))
+    for pattern in SECOND[name]:
+        (path,) = root.glob(pattern)
+        if path.suffix == ".txt":
+            path.write_text(path.read_text().split()[0])
+        else:
+            path.unlink()
+    labels = root / row.labels
+    kept, other = sorted(labels.iterdir())
+    prepare(preparation)
+    assert sorted(labels.iterdir()) == [kept, other]
+    half = other.rename(other.with_name(f".half{other.suffix}"))  # another process writes it
+    other.write_bytes(kept.read_bytes())
+    prepare(preparation, "--again")
+    assert sorted(labels.iterdir()) == [half, kept]
+    assert [path.stem for path in (root / row.images).iterdir()] == [kept.stem]
+    assert problems(name, capsys) == ""
+
+
+@pytest.mark.parametrize("listed", ["VOC2012/ImageSets/Segmentation", "VOC2010/ImageSets/Main"])
+def test_a_list_without_images_is_refused(listed: str, root: Path) -> None:
+    name = "pascal_voc" if "2012" in listed else "pascal_context"
+    write(root, next(key for key, row in REPLICAS.items() if row[1] == name), prepared=False)
+    (root / "VOCdevkit" / listed / "val.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"val.txt: names no image; unpack"):
+        prepare(name)
+
+
 def test_classes_in_another_order_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "openvocab_mapillary_vistas_panoptic_val"
     write(root, name)

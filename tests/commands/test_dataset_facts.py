@@ -129,7 +129,8 @@ def test_what_another_list_of_fss_has_made_is_never_mixed_in(
         prepare("fss1000", "--split", "train")
     with caplog.at_level(logging.WARNING):
         prepare("fss1000", "--split", "train", "--again")
-    assert "2 files of another list of classes removed" in caplog.text  # the images
+    assert "6 files of another or an unknown source removed" in caplog.text  # label maps
+    assert "2 files removed that are no longer among the published ones" in caplog.text  # images
     records, categories = load_records("fss1000_train")
     assert categories.names == ("other", "a first")
     for record in records:

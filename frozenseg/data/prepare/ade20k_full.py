@@ -114,6 +114,8 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
         path.with_name(f"{stem}.jpg"): target / f"{stem}.jpg"
         for stem, path in published_labels(root, split).items()
     }
+    if options.again:
+        shared.remove_others(images.values())
     jobs = [(source, target) for source, target in images.items() if options.must_write(target)]
     one = functools.partial(_write_image, options.full_size)
     options.map(one, jobs, f"{FOLDER} images {split}")

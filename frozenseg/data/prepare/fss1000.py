@@ -22,6 +22,7 @@ from frozenseg.data.prepare.labels import LabelConversion
 from frozenseg.data.prepare.options import (
     PreparationOptions,
     place_image,
+    remove_others,
     source_folder,
     write_source,
 )
@@ -118,7 +119,9 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
     _classes.cache_clear()
     sources = published_labels(root, split)
     _write_classes(root, split, options)
-    _remove_others(root, split, set(sources))
+    for name, suffix in (("annotations", LABELS.suffix), ("images", ".jpg")):
+        folder = root / FOLDER / name / split
+        remove_others([folder / f"{stem}{suffix}" for stem in sources])
     LABELS.write(root, split, options)
     _say_resized(list(sources.values()), split, options)
     for stem, path in sources.items():
@@ -154,14 +157,3 @@ def _write_classes(root: Path, split: str, options: PreparationOptions) -> None:
         f"run frozenseg prepare_dataset fss1000 --split {split} --again"
     )
     write_source(path, text, made, options, refusal)
-
-
-def _remove_others(root: Path, split: str, stems: set[str]) -> None:
-    """Remove files of an earlier run with another list, whose class ids mean other classes."""
-    folders = [root / FOLDER / name / split for name in ("annotations", "images")]
-    paths = [path for folder in folders for path in folder.glob("*_[0-9][0-9].*")]
-    others = [path for path in paths if path.stem not in stems]
-    for path in others:
-        path.unlink()
-    if others:
-        logger.warning("%s: %d files of another list of classes removed", others[0], len(others))

@@ -79,6 +79,22 @@ def files_by_stem(folder: Path, suffix: str, remedy: str) -> dict[str, Path]:
     return {path.name.removesuffix(suffix): path for path in paths}
 
 
+def remove_others(targets: Collection[Path]) -> None:
+    """Remove files beside `targets`, of the same suffix, that earlier runs with other lists made.
+
+    targets: all files that a preparation makes in a folder.
+    """
+    for folder, suffix in {(path.parent, path.suffix) for path in targets}:
+        others = set(folder.glob(f"[!.]*{suffix}")).difference(targets)
+        for path in others:
+            path.unlink()
+        if others:
+            logger.warning(
+                "%s: %d files removed that are no longer among the published ones, such as %s",
+                *(folder, len(others), min(others).name),
+            )
+
+
 def write_source(
     path: Path, text: str, made: Collection[Path], options: PreparationOptions, refusal: str
 ) -> None:
