@@ -235,12 +235,33 @@ def test_ade20k_full_is_shrunk_as_published_or_left_as_it_is(
 
 def test_ade20k_full_half_shrunk_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_large(root)
-    prepare("ade20k_full")
     for path in sorted(folder.glob("*9*")):
         path.with_name(path.name.replace("00000009", "00000010")).write_bytes(path.read_bytes())
-    prepare("ade20k_full", "--full-size")  # the new image alone
+    prepare("ade20k_full")
+    contents = {p: p.read_bytes() for p in root.glob("*/*_detectron2/validation/*10.*")}
+    prepare("ade20k_full", "--full-size", "--again")
+    for path, content in contents.items():
+        path.write_bytes(content)
     fine, printed = checked(ADE20K_FULL, capsys)
     assert not fine and "1 images are in their original size, 1 are shrunk" in printed
+
+
+@pytest.mark.parametrize("lost", ["images", "annotations"])
+def test_full_size_is_refused_where_shrunk_files_are_and_the_reverse(lost: str, root: Path) -> None:
+    """Also if files of one kind alone are there."""
+    write_large(root)
+    small, large = ["ade20k_full"], ["ade20k_full", "--full-size"]
+    for first, second, message in (
+        (small, large, r"00009.*made without --full-size \(1 .*--full-size --again"),
+        (large, small, r"00009.*made with --full-size \(1 files\);.* validation --again"),
+    ):
+        prepare(*first, "--again")
+        prepare(*first)
+        for path in root.glob(f"*/{lost}_detectron2/*/*9.*"):
+            path.unlink()
+        with pytest.raises(UserError, match=message):
+            prepare(*second)
+        prepare(*first)
 
 
 @pytest.mark.parametrize(
