@@ -303,7 +303,7 @@ LOST = {
     "cityscapes": ("gtFine/*/ulm_000001*_panoptic.png", "gtFine/cityscapes_panoptic_val.json"),
     "bdd100k": ("jsons/pan_seg/masks/val/*1.png", "jsons/pan_seg_val_cocofmt.json"),
     "coco_stuff": ("stuffthingmaps_detectron2/*/*1.png",),
-    "fss1000": ("annotations/test/zebra_01.tif", "classes_test.txt", "images/test/b_c_02.jpg"),
+    "fss1000": ("annotations/test/zebra_01.tif", "images/test/b_c_02.jpg"),
     "mosaic4": ("fss1000/annotations/000001.tif", "fss1000/images/000001.jpg"),
 }
 
@@ -328,6 +328,62 @@ def test_preparation_is_repeatable_and_goes_on(
     assert {path: path.read_bytes() for path in root.rglob("[!.]*") if path.is_file()} == written
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert problems(name, capsys) == ""
+
+
+PANOPTIC = (ADE20K, CITYSCAPES, "bdd10k_40_panoptic_val")
+
+
+@pytest.mark.parametrize("name", PANOPTIC)
+def test_a_lost_panoptic_png_is_made_again(name: str, root: Path) -> None:
+    write(root, name)
+    written = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    min((root / BENCHMARKS[name].labels).glob("*.png")).unlink()
+    prepare(REPLICAS[name][1])
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == written
+
+
+@pytest.mark.parametrize("flags", [(), ("--again",)])
+@pytest.mark.parametrize("name", PANOPTIC)
+def test_panoptic_pngs_and_json_agree_after_a_stopped_run(
+    name: str, flags: tuple[str, ...], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The published files have changed by then: here they are turned by half a turn."""
+    write(root, name)
+    row, preparation = BENCHMARKS[name], REPLICAS[name][1]
+    if not flags:  # as a first run that was stopped before its JSON
+        (root / row.annotations).unlink()
+    published = {
+        ADE20K: "*/annotations_instance/*/*.png",
+        CITYSCAPES: "*/gtFine/*/*/*_instanceIds.png",
+    }.get(name, "*/labels/pan_seg/bitmasks/*/*.png")
+    for path in root.glob(published):
+        turned = np.asarray(Image.open(path))[::-1, ::-1]
+        Image.fromarray(np.ascontiguousarray(turned)).save(path)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(f"frozenseg.data.prepare.{preparation}.write_panoptic_json", stop)
+        prepare(preparation, *flags)
+    prepare(preparation)
+    paths = [root / row.annotations, *(root / row.labels).glob("*.png")]
+    made = [path.read_bytes() for path in paths]
+    prepare(preparation, "--again")
+    assert [path.read_bytes() for path in paths] == made and len(paths) == 3
+
+
+def test_a_lost_instance_file_is_made_and_foreign_panoptic_files_stay(root: Path) -> None:
+    write(root, ADE20K)
+    row = BENCHMARKS[ADE20K]
+    kept = [root / row.annotations, *(root / row.labels).glob("*.png")]
+    for path in kept[1:]:  # as Mask2Former's, whose ids are others
+        Image.fromarray(np.asarray(Image.open(path))[::-1].copy()).save(path)
+    written = {path: path.read_bytes() for path in kept}
+    (root / row.instances).unlink()
+    prepare("ade20k")
+    assert {path: path.read_bytes() for path in kept} == written
+    assert (root / row.instances).exists()
 
 
 def test_coco_label_maps_are_those_that_are_derived(root: Path) -> None:
@@ -472,6 +528,53 @@ def test_a_list_of_classes_in_images_that_is_lost_or_old_is_named(
     assert "no list of the classes in each image" in problems(name, capsys)
     prepare("pascal_voc")
     assert problems(name, capsys) == ""
+
+
+# Where the second image of a replica is published: a list, or files.
+SECOND = {
+    "pascal5i_fold0_val": ("VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt",),
+    "openvocab_pascal_ctx459_sem_seg_val": ("VOCdevkit/VOC2010/ImageSets/Main/val.txt",),
+    "openvocab_ade20k_full_sem_seg_val": ("*/images/ADE/*/*/*/*2_seg.png",),
+    "openvocab_ade20k_sem_seg_val": ("*/images/*/*2.jpg", "*/annotations/*/*2.png"),
+}
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_what_is_no_longer_published_goes_with_again(
+    name: str,
+    root: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only then; the check, which names --again as the remedy, is content afterwards."""
+    write(root, name)
+    row, preparation = BENCHMARKS[name], REPLICAS[name][1]
+    monkeypatch.setitem(BENCHMARKS, name, dataclasses.replace(row, counts={1: ""}))
+    for pattern in SECOND[name]:
+        (path,) = root.glob(pattern)
+        if path.suffix == ".txt":
+            path.write_text(path.read_text().split()[0])
+        else:
+            path.unlink()
+    labels = root / row.labels
+    kept, other = sorted(labels.iterdir())
+    prepare(preparation)
+    assert sorted(labels.iterdir()) == [kept, other]
+    half = other.rename(other.with_name(f".half{other.suffix}"))  # another process writes it
+    other.write_bytes(kept.read_bytes())
+    prepare(preparation, "--again")
+    assert sorted(labels.iterdir()) == [half, kept]
+    assert [path.stem for path in (root / row.images).iterdir()] == [kept.stem]
+    assert problems(name, capsys) == ""
+
+
+@pytest.mark.parametrize("listed", ["VOC2012/ImageSets/Segmentation", "VOC2010/ImageSets/Main"])
+def test_a_list_without_images_is_refused(listed: str, root: Path) -> None:
+    name = "pascal_voc" if "2012" in listed else "pascal_context"
+    write(root, next(key for key, row in REPLICAS.items() if row[1] == name), prepared=False)
+    (root / "VOCdevkit" / listed / "val.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"val.txt: names no image; unpack"):
+        prepare(name)
 
 
 def test_classes_in_another_order_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,11 +16,13 @@ from frozenseg.data.annotations import VOID_CLASS, load_panoptic, load_semantic,
 from frozenseg.data.benchmarks import BENCHMARKS, load_records
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare import ade20k, ade20k_full, cityscapes, fss1000, pascal_context
+from frozenseg.data.prepare.options import write_picture
 from frozenseg.errors import UserError
 from frozenseg.evaluation.panoptic import PanopticQuality
 from frozenseg.notes import note
 from frozenseg.text.vocabulary import Vocabulary
 from tests.data.replicas import (
+    FSS_CLASSES,
     save,
     write_ade20k,
     write_ade20k_full,
@@ -127,13 +129,51 @@ def test_what_another_list_of_fss_has_made_is_never_mixed_in(
         prepare("fss1000", "--split", "train")
     with caplog.at_level(logging.WARNING):
         prepare("fss1000", "--split", "train", "--again")
-    assert "4 files of another list of classes removed" in caplog.text
+    assert "6 files of another or an unknown source removed" in caplog.text  # label maps
+    assert "2 files removed that are no longer among the published ones" in caplog.text  # images
     records, categories = load_records("fss1000_train")
     assert categories.names == ("other", "a first")
     for record in records:
         classes = {"other": 0, "a_first": 1}
         expected = classes[str(record.image_id).rsplit("_", 1)[0]]
         assert present_classes(load_semantic(record)) == [expected]
+
+
+@pytest.mark.parametrize("stopped_at", [1, 4, 7])
+def test_label_maps_of_an_older_list_of_fss_do_not_outlive_a_stopped_run(
+    stopped_at: int, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the stopped run has made itself is kept."""
+    write_fss1000(root)
+    prepare("fss1000")
+    write_list(root / "FSS-1000" / "fss_test_set.txt", list(reversed(FSS_CLASSES)))
+    written: list[Path] = []
+
+    def write(path: Path, pixels: np.ndarray) -> None:
+        if len(written) == stopped_at:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_picture(path, pixels)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("frozenseg.data.prepare.labels.write_picture", write)
+        prepare("fss1000", "--again")
+    times = {path: path.stat().st_mtime_ns for path in written}
+    prepare("fss1000")
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    for record in load_records("fss1000_test")[0]:
+        expected = FSS_CLASSES[::-1].index(str(record.image_id).rsplit("_", 1)[0])
+        assert present_classes(load_semantic(record)) == [expected]
+
+
+def test_label_maps_of_fss_whose_list_is_gone_are_made_again(root: Path) -> None:
+    write_fss1000(root)
+    prepare("fss1000")
+    (root / "fss1000_d2" / "classes_test.txt").unlink()
+    write_list(root / "FSS-1000" / "fss_test_set.txt", list(reversed(FSS_CLASSES)))
+    prepare("fss1000")
+    (record,) = (r for r in load_records("fss1000_test")[0] if r.image_id == "zebra_01")
+    assert present_classes(load_semantic(record)) == [0]
 
 
 def test_the_published_split_of_fss_is_what_the_rows_expect() -> None:
@@ -195,12 +235,33 @@ def test_ade20k_full_is_shrunk_as_published_or_left_as_it_is(
 
 def test_ade20k_full_half_shrunk_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_large(root)
-    prepare("ade20k_full")
     for path in sorted(folder.glob("*9*")):
         path.with_name(path.name.replace("00000009", "00000010")).write_bytes(path.read_bytes())
-    prepare("ade20k_full", "--full-size")  # the new image alone
+    prepare("ade20k_full")
+    contents = {p: p.read_bytes() for p in root.glob("*/*_detectron2/validation/*10.*")}
+    prepare("ade20k_full", "--full-size", "--again")
+    for path, content in contents.items():
+        path.write_bytes(content)
     fine, printed = checked(ADE20K_FULL, capsys)
     assert not fine and "1 images are in their original size, 1 are shrunk" in printed
+
+
+@pytest.mark.parametrize("lost", ["images", "annotations"])
+def test_full_size_is_refused_where_shrunk_files_are_and_the_reverse(lost: str, root: Path) -> None:
+    """Also if files of one kind alone are there."""
+    write_large(root)
+    small, large = ["ade20k_full"], ["ade20k_full", "--full-size"]
+    for first, second, message in (
+        (small, large, r"00009.*made without --full-size \(1 .*--full-size --again"),
+        (large, small, r"00009.*made with --full-size \(1 files\);.* validation --again"),
+    ):
+        prepare(*first, "--again")
+        prepare(*first)
+        for path in root.glob(f"*/{lost}_detectron2/*/*9.*"):
+            path.unlink()
+        with pytest.raises(UserError, match=message):
+            prepare(*second)
+        prepare(*first)
 
 
 @pytest.mark.parametrize(

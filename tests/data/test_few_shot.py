@@ -204,6 +204,48 @@ def test_mosaics_of_fss_are_four_whole_samples(root: Path) -> None:
     assert len(load_records("fss1000_mosaic4")[0]) == 2
 
 
+def test_mosaics_of_fss_follow_the_list_that_was_prepared(root: Path) -> None:
+    """A published list that changed afterwards would name other classes than the label maps."""
+    write_fss1000(root)
+    fss1000.prepare(root, "test", PreparationOptions())
+    mosaic4.prepare(root, "fss1000", PreparationOptions(count=4))
+    made = {path: path.read_bytes() for path in (root / "mosaic4").rglob("*.*")}
+    write_list(root / "FSS-1000" / "fss_test_set.txt", list(FSS_CLASSES[:0:-1]))
+    mosaic4.prepare(root, "fss1000", PreparationOptions(count=4, again=True))
+    assert {path: path.read_bytes() for path in (root / "mosaic4").rglob("*.*")} == made
+    path = root / "fss1000_d2" / "classes_test.txt"
+    path.write_text(path.read_text().replace("zebra\n", ""))
+    with pytest.raises(UserError, match=r"zebra_01.tif: is of no class in the prepared list; run"):
+        mosaic4.prepare(root, "fss1000", PreparationOptions(count=4, again=True))
+
+
+def test_mosaics_of_other_class_ids_are_never_kept(root: Path) -> None:
+    """Neither without a word nor after a stopped run; those of earlier versions are made again."""
+    write_fss1000(root)
+    fss1000.prepare(root, "test", PreparationOptions())
+    mosaic4.prepare(root, "fss1000", PreparationOptions(count=4))
+    write_list(root / "FSS-1000" / "fss_test_set.txt", list(reversed(FSS_CLASSES)))
+    fss1000.prepare(root, "test", PreparationOptions(again=True))
+    with pytest.raises(UserError, match=r"tiles.json: .*mosaic4 --split fss1000 --again"):
+        mosaic4.prepare(root, "fss1000", PreparationOptions(count=4))
+    (root / "mosaic4" / "fss1000" / "tiles.json").unlink()
+    mosaic4.prepare(root, "fss1000", PreparationOptions(count=4))
+    made = {path: path.read_bytes() for path in (root / "mosaic4").rglob("*.*")}
+    mosaic4.prepare(root, "fss1000", PreparationOptions(count=4, again=True))
+    assert {path: path.read_bytes() for path in (root / "mosaic4").rglob("*.*")} == made
+
+
+def test_a_lost_image_of_a_mosaic_is_made_again(root: Path) -> None:
+    write_fss1000(root)
+    fss1000.prepare(root, "test", PreparationOptions())
+    mosaic4.prepare(root, "fss1000", PreparationOptions(count=2))
+    path = root / "mosaic4" / "fss1000" / "images" / "000001.jpg"
+    content = path.read_bytes()
+    path.unlink()
+    mosaic4.prepare(root, "fss1000", PreparationOptions(count=2))
+    assert path.read_bytes() == content
+
+
 def test_a_crop_holds_its_thing_and_lies_in_the_scene() -> None:
     chance = np.random.default_rng(0)
     for _ in range(50):

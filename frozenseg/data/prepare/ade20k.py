@@ -20,7 +20,11 @@ from frozenseg.data.prepare.options import (
     regions,
     source_folder,
 )
-from frozenseg.data.prepare.panoptic import annotate_image, write_panoptic_json
+from frozenseg.data.prepare.panoptic import (
+    annotate_image,
+    must_write_panoptic,
+    write_panoptic_json,
+)
 from frozenseg.data.rle import encode_masks
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
@@ -67,17 +71,24 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
     panoptic = folder / f"ade20k_panoptic_{split}.json"
     instances = folder / f"ade20k_instance_{split}.json"
     pictures = folder / f"ade20k_panoptic_{split}"
-    if not (options.must_write(panoptic) or options.must_write(instances)):
+    to_write = [instances] if options.must_write(instances) else []
+    if must_write_panoptic(panoptic, pictures, options):
+        to_write.append(panoptic)
+    if not to_write:
         return
     source_folder(folder / "annotations_instance" / FOLDERS[split], INSTANCE_REMEDY)
     sources = published_labels(root, FOLDERS[split])
-    one = functools.partial(_annotate, folder, FOLDERS[split], pictures, options)
+    for path in to_write:
+        path.unlink(missing_ok=True)
+    # PNGs whose JSON stays, which may be Mask2Former's, are left alone.
+    written = pictures if panoptic in to_write else None
+    one = functools.partial(_annotate, folder, FOLDERS[split], written, options)
     rows = options.map(one, list(sources), f"{FOLDER} objects {split}")
     categories = [
         {"id": number, "name": name, "isthing": int(number in THINGS)}
         for number, name in enumerate(Vocabulary.packaged("ade20k_150").labels)
     ]
-    if options.must_write(instances):
+    if instances in to_write:
         objects = [entry for row in rows for entry in row["objects"]]
         content = {
             "images": [row["image"] for row in rows],
@@ -85,7 +96,7 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
             "categories": [category for category in categories if category["isthing"]],
         }
         write_json(instances, content)
-    if options.must_write(panoptic):
+    if panoptic in to_write:
         write_panoptic_json(panoptic, rows, categories)
 
 
@@ -95,9 +106,12 @@ def image_id(stem: str) -> int:
 
 
 def _annotate(
-    folder: Path, split: str, pictures: Path, options: PreparationOptions, stem: str
+    folder: Path, split: str, pictures: Path | None, options: PreparationOptions, stem: str
 ) -> dict[str, Any]:
-    """Write the panoptic PNG of one image and return its entries in both JSON files."""
+    """Write the panoptic PNG of one image and return its entries in both JSON files.
+
+    pictures: the folder of the PNGs; None if they are not written.
+    """
     labels = class_ids(folder / "annotations" / split / f"{stem}.png")
     path = folder / "annotations_instance" / split / f"{stem}.png"
     ids = panoptic_ids(labels, *_objects(path, labels.shape))
@@ -105,9 +119,11 @@ def _annotate(
         {**region, "category_id": _class_of(region["id"]), "iscrowd": 0} for region in regions(ids)
     ]
     image = {"id": image_id(stem), "file_name": f"{stem}.jpg"}
-    entries = annotate_image(image, pictures / f"{stem}.png", ids, segments, options)
+    entries: dict[str, Any] = {}
+    if pictures:
+        entries = annotate_image(image, pictures / f"{stem}.png", ids, segments, options)
     height, width = image_size(folder / "images" / split / f"{stem}.jpg")
-    entries["image"] |= {"height": height, "width": width}
+    entries["image"] = {**image, "height": height, "width": width}
     entries["objects"] = [
         _object(ids == segment["id"], segment, image["id"])
         for segment in segments

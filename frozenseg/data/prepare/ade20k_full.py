@@ -108,15 +108,49 @@ LABELS = LabelConversion(
 def prepare(root: Path, split: str, options: PreparationOptions) -> None:
     """Write the class list, the label maps and the images of a split."""
     _write_classes(root, options)
-    LABELS.write(root, split, options)
     target = root / FOLDER / "images_detectron2" / split
     images = {
         path.with_name(f"{stem}.jpg"): target / f"{stem}.jpg"
         for stem, path in published_labels(root, split).items()
     }
+    _refuse_other_sizes(root, split, images, options)
+    LABELS.write(root, split, options)
+    if options.again:
+        shared.remove_others(images.values())
     jobs = [(source, target) for source, target in images.items() if options.must_write(target)]
     one = functools.partial(_write_image, options.full_size)
     options.map(one, jobs, f"{FOLDER} images {split}")
+
+
+def _refuse_other_sizes(
+    root: Path, split: str, images: dict[Path, Path], options: PreparationOptions
+) -> None:
+    """Refuse to keep files that another choice of `full_size` has made.
+
+    images: {published image: image that is written}.
+    """
+    labels = root / LABELS.target / split
+    pairs = [
+        (source, target)
+        for source, image in images.items()
+        for target in (image, labels / f"{image.stem}{LABELS.suffix}")
+        if not options.must_write(target)
+    ]
+    one = functools.partial(_is_of_other_choice, options.full_size)
+    flags = options.map(one, pairs, f"{FOLDER} sizes {split}")
+    others = [target for (_, target), other in zip(pairs, flags, strict=True) if other]
+    if others:
+        made, flag = ("without", " --full-size") if options.full_size else ("with", "")
+        raise UserError(
+            f"{others[0]}: was made {made} --full-size ({len(others)} files); repeat that choice, "
+            f"or run frozenseg prepare_dataset ade20k_full --split {split}{flag} --again"
+        )
+
+
+def _is_of_other_choice(full_size: bool, pair: tuple[Path, Path]) -> bool:
+    source, target = pair
+    is_large = min(image_size(target)) > ADE20K_FULL_SIDE
+    return is_large != (full_size and min(image_size(source)) > ADE20K_FULL_SIDE)
 
 
 def _write_image(full_size: bool, job: tuple[Path, Path]) -> None:

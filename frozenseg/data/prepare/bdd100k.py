@@ -13,7 +13,11 @@ import numpy as np
 
 from frozenseg.data.images import open_image
 from frozenseg.data.prepare.options import PreparationOptions, files_by_stem, regions
-from frozenseg.data.prepare.panoptic import annotate_image, write_panoptic_json
+from frozenseg.data.prepare.panoptic import (
+    annotate_image,
+    must_write_panoptic,
+    write_panoptic_json,
+)
 from frozenseg.errors import UserError
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -26,10 +30,11 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
     """Write the panoptic PNGs and the panoptic JSON of a split."""
     folder = root / FOLDER
     target = folder / "jsons" / f"pan_seg_{split}_cocofmt.json"
-    if not options.must_write(target):
+    pictures = folder / "jsons" / "pan_seg" / "masks" / split
+    if not must_write_panoptic(target, pictures, options):
         return
     sources = files_by_stem(folder / "labels" / "pan_seg" / "bitmasks" / split, ".png", REMEDY)
-    pictures = folder / "jsons" / "pan_seg" / "masks" / split
+    target.unlink(missing_ok=True)
     one = functools.partial(_annotate, pictures, options)
     jobs = list(enumerate(sources.values(), start=1))
     rows = options.map(one, jobs, f"{FOLDER} panoptic {split}")

@@ -13,7 +13,11 @@ import numpy as np
 from frozenseg.data.label_maps import read_labels
 from frozenseg.data.prepare.labels import lookup
 from frozenseg.data.prepare.options import PreparationOptions, regions, source_folder, write_picture
-from frozenseg.data.prepare.panoptic import annotate_image, write_panoptic_json
+from frozenseg.data.prepare.panoptic import (
+    annotate_image,
+    must_write_panoptic,
+    write_panoptic_json,
+)
 from frozenseg.errors import UserError
 
 FOLDER = "cityscapes/gtFine"
@@ -39,9 +43,11 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
     pending = [path for path in labels if options.must_write(_train_ids_path(path))]
     options.map(_write_train_ids, pending, f"{FOLDER} train ids {split}")
     target = root / FOLDER / f"cityscapes_panoptic_{split}.json"
-    if not options.must_write(target):
+    pictures = target.with_suffix("")
+    if not must_write_panoptic(target, pictures, options):
         return
-    one = functools.partial(_annotate, target.with_suffix(""), options)
+    target.unlink(missing_ok=True)
+    one = functools.partial(_annotate, pictures, options)
     rows = options.map(one, sources, f"{FOLDER} panoptic {split}")
     categories = [
         {"id": label, "name": name, "isthing": int(label >= FIRST_THING)}

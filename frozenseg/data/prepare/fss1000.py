@@ -19,10 +19,15 @@ import numpy as np
 from frozenseg.data.images import open_image
 from frozenseg.data.label_maps import image_size
 from frozenseg.data.prepare.labels import LabelConversion
-from frozenseg.data.prepare.options import PreparationOptions, place_image, source_folder
+from frozenseg.data.prepare.options import (
+    PreparationOptions,
+    place_image,
+    remove_others,
+    source_folder,
+    write_source,
+)
 from frozenseg.data.transforms import resize_labels
 from frozenseg.errors import UserError
-from frozenseg.files import atomic_path
 
 SOURCE = "FSS-1000"
 FOLDER = "fss1000_d2"
@@ -114,7 +119,9 @@ def prepare(root: Path, split: str, options: PreparationOptions) -> None:
     _classes.cache_clear()
     sources = published_labels(root, split)
     _write_classes(root, split, options)
-    _remove_others(root, split, set(sources))
+    for name, suffix in (("annotations", LABELS.suffix), ("images", ".jpg")):
+        folder = root / FOLDER / name / split
+        remove_others([folder / f"{stem}{suffix}" for stem in sources])
     LABELS.write(root, split, options)
     _say_resized(list(sources.values()), split, options)
     for stem, path in sources.items():
@@ -144,23 +151,9 @@ def _write_classes(root: Path, split: str, options: PreparationOptions) -> None:
     names = [name.replace("_", " ") for name in class_names(root, split)]
     header = f"# The classes of FSS-1000, {split}, as its folders are named.\n[things]\n"
     text = header + "".join(f"{name}\n" for name in names)
-    if not options.must_write(path):
-        if path.read_text(encoding="utf-8") != text:
-            raise UserError(
-                f"{path}: was made from another list than {LISTS[split]}, as were the label maps; "
-                f"run frozenseg prepare_dataset fss1000 --split {split} --again"
-            )
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _remove_others(root: Path, split: str, stems: set[str]) -> None:
-    """Remove files of an earlier run with another list, whose class ids mean other classes."""
-    folders = [root / FOLDER / name / split for name in ("annotations", "images")]
-    paths = [path for folder in folders for path in folder.glob("*_[0-9][0-9].*")]
-    others = [path for path in paths if path.stem not in stems]
-    for path in others:
-        path.unlink()
-    if others:
-        logger.warning("%s: %d files of another list of classes removed", others[0], len(others))
+    made = list((root / FOLDER / "annotations" / split).glob("[!.]*.tif"))
+    refusal = (
+        f"{path}: was made from another list than {LISTS[split]}, as were the label maps; "
+        f"run frozenseg prepare_dataset fss1000 --split {split} --again"
+    )
+    write_source(path, text, made, options, refusal)

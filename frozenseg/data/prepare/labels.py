@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frozenseg.data.prepare.options import PreparationOptions, write_picture
+from frozenseg.data.prepare.options import PreparationOptions, remove_others, write_picture
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,17 @@ class LabelConversion:
     full_size: Callable[[Path], np.ndarray] | None = None
 
     def write(self, root: Path, split: str, options: PreparationOptions) -> None:
-        """Write the label maps of a split that do not exist yet, or all of them with `again`."""
+        """Write the label maps of a split that do not exist yet, or all of them with `again`.
+
+        With `again`, label maps that are no longer published are removed.
+        """
         folder = root / self.target / split
         jobs = [
             (source, folder / f"{stem}{self.suffix}")
             for stem, source in self.sources(root, split).items()
         ]
+        if options.again:
+            remove_others([target for _, target in jobs])
         jobs = [job for job in jobs if options.must_write(job[1])]
         convert = self.full_size if self.full_size and options.full_size else self.convert
         options.map(functools.partial(_write, convert), jobs, f"{self.target} {split}")

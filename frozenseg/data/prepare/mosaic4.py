@@ -13,7 +13,9 @@ Sources:
   is labelled in whichever tile it lies; all other pixels are background.
 - `small_world_seen`: the same with seen nouns.
 
-Given the same samples, mosaic number n of a source depends only on the seed (SEED, n).
+Given the same samples, mosaic number n of a source depends only on the seed (SEED, n). The samples
+are written beside the mosaics (`tiles.json`), so that mosaics of other samples or class ids are not
+kept.
 """
 
 import functools
@@ -27,11 +29,11 @@ from PIL import Image
 from frozenseg.data.annotations import load_image, load_panoptic, load_semantic
 from frozenseg.data.benchmarks import find_benchmark, read_benchmark
 from frozenseg.data.prepare import fss1000
-from frozenseg.data.prepare.options import PreparationOptions, write_picture
+from frozenseg.data.prepare.options import PreparationOptions, write_picture, write_source
 from frozenseg.data.records import Record
 from frozenseg.data.transforms import resize_image, resize_labels, seeded_generator
 from frozenseg.errors import UserError
-from frozenseg.files import atomic_path
+from frozenseg.files import atomic_path, json_text
 from frozenseg.text.vocabulary import Vocabulary
 
 FOLDER = "mosaic4"
@@ -76,12 +78,13 @@ def prepare(root: Path, name: str, options: PreparationOptions) -> None:
     by_class = source.tiles(root)
     if len(by_class) < 4:
         raise UserError(f"{name}: has samples of {len(by_class)} classes, a mosaic needs four")
+    _write_tiles(folder, by_class, source, options)
     count = options.count or source.count
     targets = [folder / "annotations" / f"{n:06d}{source.suffix}" for n in range(count)]
     jobs = [
         (target, draw(by_class, number))
         for number, target in enumerate(targets)
-        if options.must_write(target)
+        if options.must_write(target) or options.must_write(_image_path(target))
     ]
     options.map(functools.partial(_write, name), jobs, f"{FOLDER} {name}")
     for path in (*folder.glob("images/*.jpg"), *folder.glob(f"annotations/*{source.suffix}")):
@@ -89,11 +92,29 @@ def prepare(root: Path, name: str, options: PreparationOptions) -> None:
             path.unlink()
 
 
+def _write_tiles(
+    folder: Path, by_class: dict[int, list[Tile]], source: Source, options: PreparationOptions
+) -> None:
+    """Write the samples of each class; refuse mosaics that were drawn from others."""
+    path = folder / "tiles.json"
+    rows = {c: [[tile.record.image_id, tile.box] for tile in by_class[c]] for c in sorted(by_class)}
+    refusal = (
+        f"{path}: the mosaics were drawn from other samples or class ids than there are now; "
+        f"run frozenseg prepare_dataset {FOLDER} --split {folder.name} --again"
+    )
+    made = list(folder.glob(f"annotations/[!.]*{source.suffix}"))
+    write_source(path, json_text(rows) + "\n", made, options, refusal)
+
+
+def _image_path(target: Path) -> Path:
+    return target.parents[1] / "images" / f"{target.stem}.jpg"
+
+
 def _write(name: str, job: tuple[Path, list[Tile]]) -> None:
     """Write one mosaic; the label map is last, so that its presence means a complete mosaic."""
     target, tiles = job
     image, labels = mosaic(tiles, SOURCES[name])
-    with atomic_path(target.parents[1] / "images" / f"{target.stem}.jpg") as temporary:
+    with atomic_path(_image_path(target)) as temporary:
         Image.fromarray(image).save(temporary, quality=95, subsampling=0)
     write_picture(target, labels)
 
@@ -133,11 +154,17 @@ def _cut(tile: Tile, source: Source) -> tuple[np.ndarray, np.ndarray]:
 
 def _fss_tiles(root: Path) -> dict[int, list[Tile]]:
     """Make a tile of each sample of the test classes of FSS-1000."""
-    records, _ = read_benchmark(find_benchmark("fss1000_test"), root)
-    places = {name: i for i, name in enumerate(fss1000.class_names(root, "test"))}
+    records, categories = read_benchmark(find_benchmark("fss1000_test"), root)
     tiles: dict[int, list[Tile]] = {}
     for record in records:
-        class_id = places[str(record.image_id).rsplit("_", 1)[0]]
+        # The prepared list, not the published one, says what the ids of the label maps mean.
+        name = str(record.image_id).rsplit("_", 1)[0].replace("_", " ")
+        if name not in categories.names:
+            raise UserError(
+                f"{record.semantic_path}: is of no class in the prepared list; "
+                "run frozenseg prepare_dataset fss1000 --again"
+            )
+        class_id = categories.names.index(name)
         tiles.setdefault(class_id, []).append(Tile(record, class_id))
     return tiles
 

@@ -1,8 +1,9 @@
 """What all preparations share: processes, progress, and the handling of existing files."""
 
+import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from tqdm import tqdm
 
 from frozenseg.errors import UserError
 from frozenseg.files import atomic_path
+
+logger = logging.getLogger(__name__)
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -74,6 +77,45 @@ def files_by_stem(folder: Path, suffix: str, remedy: str) -> dict[str, Path]:
     if not paths:
         raise UserError(f"{folder}: holds no {suffix} files; {remedy}")
     return {path.name.removesuffix(suffix): path for path in paths}
+
+
+def remove_others(targets: Collection[Path]) -> None:
+    """Remove files beside `targets`, of the same suffix, that earlier runs with other lists made.
+
+    targets: all files that a preparation makes in a folder.
+    """
+    for folder, suffix in {(path.parent, path.suffix) for path in targets}:
+        others = set(folder.glob(f"[!.]*{suffix}")).difference(targets)
+        for path in others:
+            path.unlink()
+        if others:
+            logger.warning(
+                "%s: %d files removed that are no longer among the published ones, such as %s",
+                *(folder, len(others), min(others).name),
+            )
+
+
+def write_source(
+    path: Path, text: str, made: Collection[Path], options: PreparationOptions, refusal: str
+) -> None:
+    """Write what files are made from, before they are made; refuse if it has changed.
+
+    Whenever a run is stopped, the files that are there are of the source that is written: files of
+    another source, or of an unknown one, are removed before it is replaced.
+
+    made: the files that are there. refusal: the message for a changed source without `again`.
+    """
+    if path.exists():
+        if path.read_text(encoding="utf-8") == text:
+            return
+        if not options.again:
+            raise UserError(refusal)
+    for file in made:
+        file.unlink()
+    if made:
+        logger.warning("%s: %d files of another or an unknown source removed", path, len(made))
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:

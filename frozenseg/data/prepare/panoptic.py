@@ -1,13 +1,28 @@
-"""Write panoptic annotation in COCO's format, for several preparations."""
+"""Write panoptic annotation in COCO's format, for several preparations.
+
+The JSON is removed before PNGs are written and comes after them, so that those beside a JSON belong
+to it. PNGs of a stopped run are compared with the published files, which may have changed since.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from frozenseg.data.json_fields import section
+from frozenseg.data.label_maps import read_panoptic_ids
 from frozenseg.data.prepare.options import PreparationOptions, write_picture
 from frozenseg.data.results import encode_panoptic
-from frozenseg.files import write_json
+from frozenseg.errors import UserError
+from frozenseg.files import read_json, write_json
+
+
+def must_write_panoptic(target: Path, pictures: Path, options: PreparationOptions) -> bool:
+    """Tell whether a panoptic JSON has to be written, or one of its PNGs, which is absent."""
+    if options.must_write(target):
+        return True
+    rows = section(read_json(target), "annotations", str(target))
+    return not all((pictures / str(row.get("file_name"))).is_file() for row in rows)
 
 
 def annotate_image(
@@ -24,7 +39,7 @@ def annotate_image(
     ids: (H, W) segment ids.
     segments: the entries of `segments_info`.
     """
-    if options.must_write(picture):
+    if options.must_write(picture) or not _holds(picture, ids):
         write_picture(picture, encode_panoptic(ids))
     height, width = ids.shape
     name = picture.name
@@ -32,6 +47,13 @@ def annotate_image(
         "image": {**image, "height": height, "width": width},
         "panoptic": {"image_id": image["id"], "file_name": name, "segments_info": segments},
     }
+
+
+def _holds(picture: Path, ids: np.ndarray) -> bool:
+    try:
+        return np.array_equal(read_panoptic_ids(picture), ids)
+    except UserError:  # it is damaged
+        return False
 
 
 def write_panoptic_json(

@@ -36,7 +36,10 @@ def image_list(folder: Path, remedy: str) -> list[str]:
     """Read the image names in a list of VOC, one per line."""
     if not folder.is_file():
         raise UserError(f"{folder}: no such file; {remedy}")
-    return folder.read_text(encoding="utf-8").split()
+    names = folder.read_text(encoding="utf-8").split()
+    if not names:
+        raise UserError(f"{folder}: names no image; {remedy}")
+    return names
 
 
 def stems(root: Path, split: str) -> list[str]:
@@ -130,7 +133,9 @@ def place_images(
 ) -> None:
     """Link the images of a list beside their label maps."""
     images = source_folder(root / voc / "JPEGImages", REMEDY)
-    for stem in names:
-        target = root / folder / "images" / split / f"{stem}.jpg"
+    targets = [root / folder / "images" / split / f"{stem}.jpg" for stem in names]
+    if options.again:
+        shared.remove_others(targets)
+    for target in targets:
         if options.must_write(target):
-            shared.place_image(images / f"{stem}.jpg", target)
+            shared.place_image(images / target.name, target)
