@@ -19,7 +19,6 @@ from frozenseg.config import load_config
 from frozenseg.data.annotations import (
     BACKGROUND_CLASS,
     VOID_CLASS,
-    load_instances,
     load_panoptic,
     load_semantic,
     present_classes,
@@ -47,6 +46,7 @@ from frozenseg.structures import (
 )
 from frozenseg.text.vocabulary import Vocabulary
 from tests.data.replicas import BLOCK, COUNTS, REPLICAS, SIZES
+from tests.data.tiny import load_instances
 from tests.engine.test_fusioner import FUSIONER
 from tests.engine.tiny import CONFIG
 
