@@ -330,6 +330,23 @@ def test_preparation_is_repeatable_and_goes_on(
     assert problems(name, capsys) == ""
 
 
+def test_the_last_copy_of_an_image_is_kept(root: Path) -> None:
+    """With --again, a prepared image stays if the published one is gone; links lead to an image."""
+    write(root, "openvocab_pascal20_sem_seg_val")
+    published = root / "VOCdevkit" / "VOC2012" / "JPEGImages" / "2007_000001.jpg"
+    prepared = root / "pascal_voc_d2" / "images" / "validation" / published.name
+    content = published.read_bytes()
+    published.unlink()
+    with pytest.raises(UserError, match=r"2007_000001.jpg: no such image; unpack"):
+        prepare("pascal_voc", "--again")
+    assert prepared.read_bytes() == content
+    (published.parent / "stored").write_bytes(content)
+    published.symlink_to("stored")
+    prepare("pascal_voc", "--again")
+    assert prepared.read_bytes() == content and prepared.samefile(published)
+    assert len(list(prepared.parent.iterdir())) == len(SIZES)
+
+
 def test_coco_label_maps_are_those_that_are_derived(root: Path) -> None:
     name = "openvocab_coco_2017_val_panoptic_with_sem_seg"
     write(root, name)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
@@ -83,11 +84,16 @@ def write_picture(path: Path, pixels: np.ndarray) -> None:
 
 
 def place_image(source: Path, target: Path) -> None:
-    """Put a file at a second place: as a hard link if the disk supports links, else as a copy."""
+    """Put a file at a second place: as a hard link if the disk supports links, else as a copy.
+
+    An existing file at `target` stays until it is replaced: it may be the last copy of an image.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        target.unlink(missing_ok=True)
-        os.link(source, target)  # appears at once or not at all
+        with TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+            linked = Path(folder) / target.name
+            os.link(source.resolve(), linked)  # the image, not a link that leads to it
+            os.replace(linked, target)
     except FileNotFoundError:
         raise UserError(f"{source}: no such image; unpack the data set again") from None
     except OSError:  # another disk, or one without links
