@@ -22,7 +22,7 @@ from frozenseg.data.prepare.labels import LabelConversion
 from frozenseg.data.prepare.options import PreparationOptions, place_image, source_folder
 from frozenseg.data.transforms import resize_labels
 from frozenseg.errors import UserError
-from frozenseg.files import atomic_path
+from frozenseg.files import atomic_path, read_text
 
 SOURCE = "FSS-1000"
 FOLDER = "fss1000_d2"
@@ -52,7 +52,7 @@ def _classes(source: Path, split: str) -> tuple[str, ...]:
     path = source / LISTS[split]
     if not path.is_file():
         raise UserError(f"{path}: no such file; {REMEDY if split == 'test' else SPLIT_REMEDY}")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     names = tuple(name for name in lines if name)
     taken: dict[str, str] = {}
     for before in list(LISTS)[: list(LISTS).index(split)]:
@@ -145,7 +145,7 @@ def _write_classes(root: Path, split: str, options: PreparationOptions) -> None:
     header = f"# The classes of FSS-1000, {split}, as its folders are named.\n[things]\n"
     text = header + "".join(f"{name}\n" for name in names)
     if not options.must_write(path):
-        if path.read_text(encoding="utf-8") != text:
+        if read_text(path) != text:
             raise UserError(
                 f"{path}: was made from another list than {LISTS[split]}, as were the label maps; "
                 f"run frozenseg prepare_dataset fss1000 --split {split} --again"
