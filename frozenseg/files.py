@@ -243,6 +243,22 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read text in UTF-8, without a byte order mark; raise `UserError` if that is impossible."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, a file was expected") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: is not text in UTF-8 ({error.reason} at byte {error.start}); save it so"
+        ) from None
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file; raise `UserError` if it is missing or damaged.
 
@@ -250,22 +266,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     readers would silently keep the last value. Text with half a character (a lone surrogate) is
     refused too, because it can be neither a file name nor printed to a terminal.
     """
+    text = read_text(path)
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
         value = json.loads(text, object_pairs_hook=_object)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
         return value
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, a JSON file was expected") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: is not text in UTF-8 ({error.reason} at byte {error.start}); save it so"
-        ) from None
     except UnicodeEncodeError:
         raise UserError(f"{path}: holds half a character (a lone surrogate); correct it") from None
     except RecursionError:

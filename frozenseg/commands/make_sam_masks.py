@@ -95,7 +95,7 @@ def make_part(arguments: argparse.Namespace, part: Part) -> int | None:
     check_writable(arguments.output / ABOUT)
     source = build_online_proposals(cfg, None, build_device(cfg))
     folder = ProposalFolder(arguments.output, proposal_identity(cfg, source), create=True)
-    failures, made, earlier = [], 0, 0
+    failures, replaced, made, earlier = [], [], 0, 0
     start = time.monotonic()
     pictures: list[Image.Image] = []
     for entry in tqdm(entries[part.number - 1 :: part.total], unit=" images", disable=None):
@@ -108,6 +108,8 @@ def make_part(arguments: argparse.Namespace, part: Part) -> int | None:
         if folder.has(entry.id, image):
             earlier += 1
         else:
+            if folder.has_another(entry.id, image):
+                replaced.append(str(entry.id))
             folder.save(entry.id, image, make(source, image))
             made += 1
         if arguments.sheet is not None and len(pictures) < MOST_ON_SHEET:
@@ -115,11 +117,20 @@ def make_part(arguments: argparse.Namespace, part: Part) -> int | None:
     seconds = time.monotonic() - start
     line = f"{arguments.output}: {made} images in {seconds:.1f} s; {earlier} were done before"
     print(one_line(line))
+    if replaced:
+        logger.warning(
+            "%s: %d masks of other images of the same names, or of another INPUT.*_SIZE_TEST, were "
+            "replaced (%s); give each set of images an --output of its own",
+            *(arguments.output, len(replaced), ", ".join(replaced[:3])),
+        )
     for failure in failures:
         print(one_line(f"not done: {failure}"), file=sys.stderr)
     if pictures:
         with atomic_path(arguments.sheet) as temporary:
             image_grid(pictures, columns=SHEET_COLUMNS).save(temporary)
+    elif arguments.sheet is not None:
+        line = f"{arguments.sheet}: not written; none of the images here could be read"
+        print(one_line(line), file=sys.stderr)
     return 1 if failures else None
 
 

@@ -6,15 +6,15 @@ fields. The ids of categories and images are kept, because other files refer to 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from frozenseg.data.benchmarks.row import Benchmark
-from frozenseg.data.coco_json import ListedImage, read_categories, read_instance_file
-from frozenseg.data.json_fields import flag, section
+from frozenseg.data.coco_json import ImageId, ListedImage, read_categories, read_instance_file
+from frozenseg.data.json_fields import flag, image_id, section
 from frozenseg.data.label_maps import image_size, read_panoptic_ids
 from frozenseg.data.panoptic_json import read_panoptic_entries
 from frozenseg.data.readers import coco_name
@@ -42,22 +42,47 @@ def mend(
     if target.exists():
         raise UserError(f"{target}: already exists; remove it, or use it")
     content, changes = read_json(source), Counter[str]()
-    _mend_sizes(content, str(source), root / row.images, changes)
     if row.reader == "panoptic":
-        _mend_segments(content, str(source), root / row.labels, changes, progress)
+        sizes = _mend_segments(content, str(source), root / row.labels, changes, progress)
+        _mend_sizes(content, str(source), root / row.images, sizes, changes)
     else:
+        sizes = _sizes_of_masks(content, str(source))
+        _mend_sizes(content, str(source), root / row.images, sizes, changes)
         _mend_objects(content, str(source), changes)
     if changes:
         write_json(target, content)
     return target, changes
 
 
-def _mend_sizes(content: Any, source: str, folder: Path, changes: Counter[str]) -> None:
-    """Fill in the sizes that images lack, as read from the image files."""
+def _sizes_of_masks(content: Any, source: str) -> dict[ImageId, tuple[Any, ...]]:
+    """Return {image id: (height, width)} as the runs of its objects state it; polygons do not."""
+    sizes: dict[ImageId, tuple[Any, ...]] = {}
+    for i, entry in enumerate(section(content, "annotations", source)):
+        mask = entry.get("segmentation")
+        if isinstance(mask, dict) and isinstance(mask.get("size"), list):
+            key = image_id(entry, "image_id", f"{source}: annotations[{i}]")
+            sizes[key] = tuple(mask["size"])
+    return sizes
+
+
+def _mend_sizes(
+    content: Any,
+    source: str,
+    folder: Path,
+    annotated: Mapping[ImageId, tuple[Any, ...]],
+    changes: Counter[str],
+) -> None:
+    """Fill in the sizes that images lack, as read from the image files.
+
+    annotated: the (height, width) of annotations. Many tools annotate a picture as it is stored,
+        and not as its EXIF orientation turns it.
+    """
     for i, image in enumerate(section(content, "images", source)):
         if image.get("height") is None or image.get("width") is None:
-            path = folder / coco_name(image, f"{source}: images[{i}]")
-            image["height"], image["width"] = image_size(path)
+            where = f"{source}: images[{i}]"
+            size = image_size(folder / coco_name(image, where))
+            as_stored = annotated.get(image_id(image, "id", where)) == size[::-1]
+            image["height"], image["width"] = size[::-1] if as_stored else size
             changes["sizes of images were missing"] += 1
 
 
@@ -100,17 +125,23 @@ def _mend_segments(
     folder: Path,
     changes: Counter[str],
     progress: Callable[[list[Entry]], Iterable[Entry]],
-) -> None:
-    """Repair the segments of a panoptic JSON by the pixels of its PNGs."""
+) -> dict[ImageId, tuple[int, ...]]:
+    """Repair the segments of a panoptic JSON by the pixels of its PNGs.
+
+    Returns {image id: (height, width) of its PNG}.
+    """
     for i, category in enumerate(section(content, "categories", source)):
         if category.get("isthing") is not None:
             is_thing = flag(category, "isthing", f"{source}: categories[{i}]", True)
             _mend_flag(category, "isthing", is_thing, changes)
     listed = read_panoptic_entries(content, read_categories(content, source), source)
+    sizes: dict[ImageId, tuple[int, ...]] = {}
     for annotation in progress(content["annotations"]):
         entry = listed[annotation["image_id"]]
         ids = read_panoptic_ids(folder / entry.file_name)
+        sizes[annotation["image_id"]] = ids.shape
         _mend_by_pixels(annotation["segments_info"], entry.segments, ids, changes)
+    return sizes
 
 
 def _mend_by_pixels(

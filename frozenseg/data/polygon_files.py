@@ -14,6 +14,7 @@ from typing import Any
 from frozenseg.data.image_files import files_below, image_suffixes
 from frozenseg.data.label_maps import image_size
 from frozenseg.errors import UserError
+from frozenseg.files import read_text
 from frozenseg.notes import note
 
 FEWEST = 7  # the fewest numbers of an object: a class and three corners
@@ -69,7 +70,7 @@ def _images_of(source: Path) -> list[Path]:
     if source.is_file() and source.suffix.lower() in suffixes:
         raise UserError(f"{source}: an image; name its folder, or a text file that lists images")
     if not source.is_dir():
-        lines = (line.strip() for line in _text(source).splitlines())
+        lines = (line.strip() for line in read_text(source).splitlines())
         return [Path(os.path.normpath(source.parent / line)) for line in lines if line]
     files, links = files_below(source, recursive=True)
     if links:
@@ -80,7 +81,7 @@ def _images_of(source: Path) -> list[Path]:
 def _objects(path: Path, height: int, width: int, classes: int) -> list[tuple[int, list[float]]]:
     """Read (class, polygon in pixels) of each line of a label file; [] if it does not exist."""
     found = []
-    for number, line in enumerate(_text(path).splitlines() if path.is_file() else (), 1):
+    for number, line in enumerate(read_text(path).splitlines() if path.is_file() else (), 1):
         words, where = line.split(), f"{path}: line {number}"
         if not words:
             continue
@@ -102,12 +103,3 @@ def _objects(path: Path, height: int, width: int, classes: int) -> list[tuple[in
         polygon = [min(max(v, 0.0), 1.0) * side for v, side in zip(values[1:], sides, strict=True)]
         found.append((int(values[0]), polygon))
     return found
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not text in UTF-8 ({error.reason}); save it as such") from None

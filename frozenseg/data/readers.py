@@ -72,6 +72,8 @@ def read_panoptic(
     """
     content, source = read_json(json_path), str(json_path)
     categories = read_categories(content, source, panoptic=needs_flags)
+    if semantic_dir is not None:
+        _check_ignore(ignore, categories, semantic_dir)
     images = read_images(content, source)
     entries = read_panoptic_entries(content, categories, source)
     pngs = {key: entry.file_name for key, entry in entries.items()}
@@ -119,6 +121,7 @@ def read_semantic(
     labelled as none of the classes. Images without a label map are left out, and a warning states
     their number.
     """
+    _check_ignore(ignore, categories, label_dir)
     images = files_by_stem(image_dir, tuple(image_suffixes()), "images")
     labels = files_by_stem(label_dir, LABEL_SUFFIXES, "label maps")
     orphans = sorted(labels.keys() - images.keys())
@@ -149,6 +152,15 @@ def read_semantic(
         for stem in sorted(labels)
     ]
     return records, categories
+
+
+def _check_ignore(ignore: int, categories: Categories, label_dir: Path) -> None:
+    """Refuse a value of unlabelled pixels that is a class id; the class would vanish unnoticed."""
+    if 0 <= ignore < len(categories):
+        raise UserError(
+            f"{label_dir}: {ignore} cannot mark unlabelled pixels (ignore), because it is the id "
+            f"of a class (0-{len(categories) - 1}); choose a value that no class has"
+        )
 
 
 def read_instances(json_path: Path, image_dir: Path) -> tuple[list[Record], Categories]:

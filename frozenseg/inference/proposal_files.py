@@ -98,6 +98,16 @@ class ProposalFolder:
             return False
         return True
 
+    def has_another(self, image_id: int | str, image: Tensor) -> bool:
+        """Return whether a valid file exists that was made from another image, or in another size.
+
+        Saving the proposals of this image replaces it.
+        """
+        try:
+            return int(_arrays(self.path(image_id))[2]) != checksum(image)
+        except UserError:
+            return False
+
     def save(self, image_id: int | str, image: Tensor, proposals: Proposals) -> None:
         """Write the proposals of an image (3, H, W), atomically."""
         with atomic_path(self.path(image_id)) as temporary:

@@ -386,6 +386,23 @@ def test_a_lost_instance_file_is_made_and_foreign_panoptic_files_stay(root: Path
     assert (root / row.instances).exists()
 
 
+def test_the_last_copy_of_an_image_is_kept(root: Path) -> None:
+    """With --again, a prepared image stays if the published one is gone; links lead to an image."""
+    write(root, "openvocab_pascal20_sem_seg_val")
+    published = root / "VOCdevkit" / "VOC2012" / "JPEGImages" / "2007_000001.jpg"
+    prepared = root / "pascal_voc_d2" / "images" / "validation" / published.name
+    content = published.read_bytes()
+    published.unlink()
+    with pytest.raises(UserError, match=r"2007_000001.jpg: no such image; unpack"):
+        prepare("pascal_voc", "--again")
+    assert prepared.read_bytes() == content
+    (published.parent / "stored").write_bytes(content)
+    published.symlink_to("stored")
+    prepare("pascal_voc", "--again")
+    assert prepared.read_bytes() == content and prepared.samefile(published)
+    assert len(list(prepared.parent.iterdir())) == len(SIZES)
+
+
 def test_coco_label_maps_are_those_that_are_derived(root: Path) -> None:
     name = "openvocab_coco_2017_val_panoptic_with_sem_seg"
     write(root, name)
@@ -524,6 +541,10 @@ def test_a_list_of_classes_in_images_that_is_lost_or_old_is_named(
     path = root / BENCHMARKS[name].present
     path.write_text('{"2007_000001": [1]}')
     assert "--again" in problems(name, capsys)
+    stems = [path.stem for path in maps_of(root, name)]
+    for values in (5, "1", [1.5], [[1]], None):
+        path.write_text(json.dumps(dict.fromkeys(stems, values)))
+        assert "--again" in problems(name, capsys)
     path.unlink()
     assert "no list of the classes in each image" in problems(name, capsys)
     prepare("pascal_voc")
@@ -611,6 +632,33 @@ def test_published_files_that_are_not_there_are_asked_for(root: Path) -> None:
     assert len(maps_of(root, ADE20K)) == 2  # what can be made without it is made
     with pytest.raises(UserError, match="--split test: expected one of val, train"):
         prepare("ade20k", "--split", "test")
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        ("openvocab_pascal20_sem_seg_val", "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"),
+        ("openvocab_pascal_ctx459_sem_seg_val", "VOCdevkit/VOC2010/labels.txt"),
+        ("openvocab_pascal_ctx459_sem_seg_val", "VOCdevkit/VOC2010/ImageSets/Main/val.txt"),
+        ("fss1000_test", "FSS-1000/fss_test_set.txt"),
+    ],
+)
+def test_published_lists_that_are_not_utf8_are_named(name: str, listed: str, root: Path) -> None:
+    write(root, name, prepared=False)
+    (root / listed).write_bytes("café\n".encode("latin-1"))
+    with pytest.raises(UserError, match=f"{listed}: is not text in UTF-8") as caught:
+        prepare(REPLICAS[name][1])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_copied_file_among_those_of_ade20k_is_named(root: Path) -> None:
+    """As a file manager names it; nothing is made of it, so that it can simply be removed."""
+    write(root, ADE20K, prepared=False)
+    (path,) = (root / "ADEChallengeData2016" / "annotations").glob("*/ADE_val_00000001.png")
+    shutil.copy(path, path.with_stem(f"{path.stem} (1)"))
+    with pytest.raises(UserError, match=r"ADE_val_00000001 \(1\)\.png: its name is none of ADE20K"):
+        prepare("ade20k")
+    assert not (root / "ADEChallengeData2016" / "annotations_detectron2").exists()
 
 
 def test_names_of_large_lists_come_with_the_data(root: Path) -> None:

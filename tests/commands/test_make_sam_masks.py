@@ -129,6 +129,35 @@ def test_a_broken_image_is_told_and_the_others_are_done(
     assert (run.root / "masks" / "good.npz").is_file()
 
 
+def test_masks_of_other_images_are_not_replaced_without_a_word(
+    run: TinyRun, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, greys in (("photos", (50, 100)), ("others", (200, 100))):  # only a.png differs
+        (run.root / folder).mkdir()
+        for name, grey in zip("ab", greys, strict=True):
+            Image.new("RGB", (50, 40), (grey,) * 3).save(run.root / folder / f"{name}.png")
+    assert make(run, "--input", str(run.root / "photos")) is None
+    (run.root / "masks" / "b.npz").write_bytes(b"cut off")  # damaged ones are no loss
+    assert make(run, "--input", str(run.root / "photos")) is None
+    assert "were replaced" not in caplog.text
+    assert make(run, "--input", str(run.root / "others")) is None
+    assert "1 masks of other images of the same names" in caplog.text
+    assert "were replaced (a); give each set" in caplog.text
+    assert "1 images in" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_sheet_without_images_is_said_not_to_be_written(
+    run: TinyRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run.root / "bad.png").write_bytes(b"no picture")
+    sheet = run.root / "sheet.png"
+    bad = ("--input", str(run.root / "bad.png"), "--sheet", str(sheet))
+    assert make(run, *bad) == 1
+    assert "sheet.png: not written" in capsys.readouterr().err
+    assert make(run, *bad, "--part", "2/2") is None
+    assert "sheet.png: not written" in capsys.readouterr().err and not sheet.exists()
+
+
 def test_sam_masks_and_augmentation_do_not_work_together(run: TinyRun) -> None:
     with pytest.raises(UserError, match="do not work together"):
         evaluated(run, "both", *SETTINGS, *JOIN, "TEST.AUG.ENABLED", "True")

@@ -114,7 +114,7 @@ def test_images_and_pixels_of_a_fold(root: Path) -> None:
     ]  # fmt: skip
     assert load_semantic(records[1])[::12, 0].tolist() == [0, 4, BACKGROUND_CLASS, VOID_CLASS]
     (root / "pascal_voc_d2" / "classes_in_validation.json").write_text('{"a": [1]}')
-    with pytest.raises(UserError, match=r"does not list the 3 label maps.*--again"):
+    with pytest.raises(UserError, match=r"does not list the classes of the 3 label maps.*--again"):
         load_records("pascal5i_fold0_val")
 
 

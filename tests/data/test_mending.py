@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from pycocotools.coco import COCO
 
 from frozenseg.commands import check_dataset
@@ -87,6 +87,42 @@ def test_sizes_come_from_the_pictures(tmp_path, capsys):
     del content["images"][0]["height"]
     made, printed = fixed(tmp_path, content, capsys)
     assert made == SOUND and "1 sizes of images were missing" in printed
+
+
+def turned(path, height, width):
+    """Write a picture that is stored as (height, width) and is shown turned by its EXIF data."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (width, height)).save(path, exif=exif)
+
+
+def test_sizes_are_those_of_the_pixels_that_were_annotated(tmp_path, capsys):
+    """An annotation may lie over a picture as it is stored, not as its EXIF data turn it."""
+    sizes = [(40, 60), (33, 21), (24, 30)]
+    content = write_dataset(tmp_path, sizes)
+    names = []
+    for image in content["images"]:
+        names.append(image["file_name"])
+        del image["height"], image["width"]
+    turned(tmp_path / "images" / names[0], 40, 60)  # annotated as it is stored
+    turned(tmp_path / "images" / names[1], 21, 33)  # annotated as it is shown
+    (tmp_path / "panoptic.json").write_text(json.dumps(content))
+    name = dataset_name(tmp_path)
+    assert check_dataset.main([name, "--fix"]) == 0
+    made = json.loads((tmp_path / "panoptic.fixed.json").read_text())
+    assert [(image["height"], image["width"]) for image in made["images"]] == sizes
+    capsys.readouterr()
+    assert check_dataset.main([name.replace("panoptic.json", "panoptic.fixed.json")]) == 0
+
+
+@pytest.mark.parametrize("stored", [(8, 12), (12, 8)])
+def test_sizes_are_those_of_the_runs_of_the_masks(tmp_path, stored):
+    content = copy.deepcopy(SOUND)
+    content["images"][0] = {"id": 4, "file_name": "1.png"}
+    turned(tmp_path / "1.png", *stored)
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    assert check_dataset.main([f"coco_instances:{tmp_path}/a.json:{tmp_path}", "--fix"]) == 0
+    assert json.loads((tmp_path / "a.fixed.json").read_text()) == SOUND
 
 
 def test_nothing_is_written_where_nothing_is_wrong(tmp_path, capsys):

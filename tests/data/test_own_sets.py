@@ -184,6 +184,10 @@ def test_label_maps_of_a_description(tmp_path):
     records, categories = load_records(described(tmp_path, train=files, names="classes.json"))
     assert categories.names == ("car", "sky") and categories.is_thing == (True, False)
     assert (load_semantic(records[0]) == -1).all()
+    name = described(tmp_path, train=files | {"ignore": 1}, names="classes.json")
+    with pytest.raises(UserError, match=r"labels: 1 cannot mark unlabelled .* a class \(0-1\)"):
+        load_records(name)
+    assert "1 cannot mark" in " ".join(f.text for f in check(find_benchmark(name), tmp_path))
     with pytest.raises(UserError, match="label maps hold only numbers; list the classes"):
         find_benchmark(described(tmp_path, train=files))
 

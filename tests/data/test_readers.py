@@ -157,6 +157,9 @@ def test_semantic_folder_beside_panoptic(root, tmp_path):
         Image.new("L", (4, 4)).save(labels / f"{number}.png")
     records, _ = read(root, semantic_dir=labels)
     assert records[1].semantic_path == str(labels / "2.png")
+    with pytest.raises(UserError, match=r"labels: 2 cannot mark unlabelled pixels"):
+        read(root, semantic_dir=labels, ignore=2)
+    read(root, ignore=2)  # without label maps it means nothing
     (labels / "2.png").unlink()
     with pytest.raises(UserError, match="labels/2.png: no such file; 1 of 3 label maps"):
         read(root, semantic_dir=labels)

@@ -13,9 +13,9 @@
 A split has a COCO panoptic JSON and its PNGs (`annotations`, `labels`), only an instance JSON
 (`annotations`), or only label maps (`labels`). A panoptic split may also have `instances`, a JSON
 for AP, and `semantic_labels`, label maps for mIoU; if absent, they are derived from the PNGs.
-`tasks` chooses what is scored, and `ignore` is the value of unlabelled pixels. In ultralytics' form
-a split is a folder of images, a file that lists images, or a list of these, and its objects are
-polygons in text files beside them. Its `download` is never run.
+`tasks` chooses what is scored, and `ignore` is the value of unlabelled pixels, which no class may
+have. In ultralytics' form a split is a folder of images, a file that lists images, or a list of
+these, and its objects are polygons in text files beside them. Its `download` is never run.
 """
 
 import os

@@ -56,9 +56,14 @@ def listed_present(path: Path, records: list[Record], script: str) -> Present:
         raise UserError(f"{path}: no such file; run frozenseg prepare_dataset {script}")
     listed: Any = read_json(path)
     stems = {record.image_id for record in records}
-    if not isinstance(listed, dict) or listed.keys() != stems:
+    sound = isinstance(listed, dict) and all(map(_is_whole_numbers, listed.values()))
+    if not sound or listed.keys() != stems:
         raise UserError(
-            f"{path}: does not list the {len(stems)} label maps that are there; "
+            f"{path}: does not list the classes of the {len(stems)} label maps that are there; "
             f"run frozenseg prepare_dataset {script} --again"
         )
     return lambda record: listed[record.image_id]
+
+
+def _is_whole_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(entry) is int for entry in value)

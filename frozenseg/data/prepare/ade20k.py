@@ -6,6 +6,7 @@ from 1.
 """
 
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from frozenseg.text.vocabulary import Vocabulary
 
 FOLDER = "ADEChallengeData2016"
 FOLDERS = {"train": "training", "val": "validation"}
+NAME = re.compile(r"ADE_[a-z]+_\d+")
 REMEDY = "unpack ADEChallengeData2016.zip from http://sceneparsing.csail.mit.edu there"
 INSTANCE_REMEDY = (
     "unpack annotations_instance.tar (http://sceneparsing.csail.mit.edu/data/ChallengeData2017/) "
@@ -50,7 +52,11 @@ THINGS = (
 
 def published_labels(root: Path, split: str) -> dict[str, Path]:
     """Return {stem: published label map} of a split."""
-    return files_by_stem(root / FOLDER / "annotations" / split, ".png", REMEDY)
+    labels = files_by_stem(root / FOLDER / "annotations" / split, ".png", REMEDY)
+    for stem, path in labels.items():
+        if not NAME.fullmatch(stem):
+            raise UserError(f"{path}: its name is none of ADE20K (ADE_val_00000001.png); remove it")
+    return labels
 
 
 def class_ids(path: Path) -> np.ndarray:

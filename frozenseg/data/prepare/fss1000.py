@@ -28,6 +28,7 @@ from frozenseg.data.prepare.options import (
 )
 from frozenseg.data.transforms import resize_labels
 from frozenseg.errors import UserError
+from frozenseg.files import read_text
 
 SOURCE = "FSS-1000"
 FOLDER = "fss1000_d2"
@@ -57,7 +58,7 @@ def _classes(source: Path, split: str) -> tuple[str, ...]:
     path = source / LISTS[split]
     if not path.is_file():
         raise UserError(f"{path}: no such file; {REMEDY if split == 'test' else SPLIT_REMEDY}")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     names = tuple(name for name in lines if name)
     taken: dict[str, str] = {}
     for before in list(LISTS)[: list(LISTS).index(split)]:

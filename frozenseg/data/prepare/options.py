@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from frozenseg.errors import UserError
-from frozenseg.files import atomic_path
+from frozenseg.files import atomic_path, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def write_source(
     made: the files that are there. refusal: the message for a changed source without `again`.
     """
     if path.exists():
-        if path.read_text(encoding="utf-8") == text:
+        if read_text(path) == text:
             return
         if not options.again:
             raise UserError(refusal)
@@ -125,11 +126,16 @@ def write_picture(path: Path, pixels: np.ndarray) -> None:
 
 
 def place_image(source: Path, target: Path) -> None:
-    """Put a file at a second place: as a hard link if the disk supports links, else as a copy."""
+    """Put a file at a second place: as a hard link if the disk supports links, else as a copy.
+
+    An existing file at `target` stays until it is replaced: it may be the last copy of an image.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        target.unlink(missing_ok=True)
-        os.link(source, target)  # appears at once or not at all
+        with TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+            linked = Path(folder) / target.name
+            os.link(source.resolve(), linked)  # the image, not a link that leads to it
+            os.replace(linked, target)
     except FileNotFoundError:
         raise UserError(f"{source}: no such image; unpack the data set again") from None
     except OSError:  # another disk, or one without links

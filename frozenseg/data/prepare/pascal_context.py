@@ -15,7 +15,7 @@ from frozenseg.data.prepare.labels import LabelConversion, lookup
 from frozenseg.data.prepare.options import PreparationOptions, source_folder
 from frozenseg.data.prepare.pascal_voc import LISTS, image_list, place_images
 from frozenseg.errors import UserError
-from frozenseg.files import atomic_path
+from frozenseg.files import atomic_path, read_text
 
 VOC = "VOCdevkit/VOC2010"
 FOLDER = "pascal_ctx_d2"
@@ -101,7 +101,7 @@ def _write_classes(root: Path, options: PreparationOptions) -> None:
     sources = [folder / "labels.txt" for folder in folders if (folder / "labels.txt").is_file()]
     if not sources:
         raise UserError(f"{folders[0] / 'labels.txt'}: no such file; {REMEDY}")
-    rows = re.findall(r"^\s*(\d+)\s*:\s*(.+?)\s*$", sources[0].read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\s*(\d+)\s*:\s*(.+?)\s*$", read_text(sources[0]), re.MULTILINE)
     names = {int(number): name for number, name in rows if int(number)}
     if sorted(names) != list(range(1, 460)):
         raise UserError(

@@ -16,7 +16,7 @@ from frozenseg.data.prepare import options as shared
 from frozenseg.data.prepare.labels import LabelConversion, lookup
 from frozenseg.data.prepare.options import PreparationOptions, source_folder
 from frozenseg.errors import UserError
-from frozenseg.files import write_json
+from frozenseg.files import read_text, write_json
 
 VOC = "VOCdevkit/VOC2012"
 FOLDER = "pascal_voc_d2"
@@ -36,7 +36,7 @@ def image_list(folder: Path, remedy: str) -> list[str]:
     """Read the image names in a list of VOC, one per line."""
     if not folder.is_file():
         raise UserError(f"{folder}: no such file; {remedy}")
-    names = folder.read_text(encoding="utf-8").split()
+    names = read_text(folder).split()
     if not names:
         raise UserError(f"{folder}: names no image; {remedy}")
     return names
