@@ -40,7 +40,7 @@ from frozenseg.small_world.experiment.arms import (
     with_folders,
 )
 from frozenseg.small_world.experiment.beginnings import write_beginnings
-from frozenseg.small_world.experiment.encoders import check_encoders
+from frozenseg.small_world.experiment.encoders import encoder_digests
 from frozenseg.small_world.experiment.oracle import write_oracle
 from frozenseg.small_world.experiment.outcome import Outcome
 from frozenseg.small_world.experiment.paired import Scored
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int | None:
     for arm in arguments.arms:
         if arm not in experiment.arms:
             raise UserError(f"--arms {arm}: no such arm; {nearest(arm, list(experiment.arms))}")
-    _same_settings(arguments)
+    _same_settings(arguments, experiment)
     if _make_runs(arguments, experiment):
         logger.info("stopped; the same command goes on")
     found = collect(arguments.output, experiment)
@@ -81,12 +81,14 @@ def main(argv: list[str]) -> int | None:
     return 0
 
 
-def _same_settings(arguments: argparse.Namespace) -> None:
+def _same_settings(arguments: argparse.Namespace, experiment: Experiment) -> None:
     """Check that runs that are there already, which are taken as they are, were made alike."""
     path = arguments.output / "settings.json"
     cfg = load_config(arguments.config_file, arguments.options, freeze=False)
     cfg.TEST.EXPECTED_RESULTS = []  # nobody looks at them here
-    settings = {"configuration": cfg.dump(), "cooldown": arguments.cooldown}
+    options = [option for name in arguments.arms for option in experiment.arms[name].options]
+    encoders = encoder_digests(options, arguments.encoders)
+    settings = {"configuration": cfg.dump(), "cooldown": arguments.cooldown, "encoders": encoders}
     if not path.is_file():
         write_json(path, settings)
         return
@@ -97,6 +99,15 @@ def _same_settings(arguments: argparse.Namespace) -> None:
             f"{arguments.output}: holds runs of another recipe, --cooldown or other --options; "
             "choose another --output, or remove the folder"
         )
+    known = there.get("encoders", {})  # none in folders of earlier versions
+    for name in encoders.keys() & known.keys():
+        if encoders[name] != known[name]:
+            raise UserError(
+                f"{arguments.encoders / name}: {arguments.output} holds runs with another one; "
+                "give the same --encoders, choose another --output, or remove that folder"
+            )
+    if encoders.keys() - known.keys():  # of arms that are new here
+        write_json(path, {**there, "encoders": known | encoders})
 
 
 def _completed(configuration: str) -> str:
@@ -168,8 +179,6 @@ def _runs(arguments: argparse.Namespace, experiment: Experiment, seed: int) -> d
     for name, arm in experiment.arms.items():
         options[name] = (*_options(arguments, arm), "SEED", str(seed))
         configs[name] = load_config(arguments.config_file, list(options[name]))
-    for name in arguments.arms:
-        check_encoders(experiment.arms[name].options, arguments.encoders)
     trained = [name for name, arm in experiment.arms.items() if arm.trained_as is None]
     last = max((trained.index(name) for name in arguments.arms if name in trained), default=-1)
     weights = write_beginnings(  # those before the last one share their weights with it

@@ -21,7 +21,7 @@ from frozenseg.small_world.commands import small_world_experiment as command
 from frozenseg.small_world.experiment import arms, runs
 from frozenseg.small_world.experiment.arms import EXPERIMENTS, FROZENSEG, Arm
 from frozenseg.small_world.experiment.beginnings import write_beginnings
-from frozenseg.small_world.experiment.encoders import check_encoders
+from frozenseg.small_world.experiment.encoders import encoder_digests
 from frozenseg.small_world.experiment.outcome import Outcome
 from frozenseg.small_world.experiment.report import report
 from frozenseg.small_world.experiment.scenes import SceneCounts
@@ -89,18 +89,46 @@ def test_missing_encoders_are_one_clear_line(tmp_path: Path) -> None:
     arm = EXPERIMENTS["fusioner"].arms["moco_bert"].options
     made = tmp_path / "moco" / "weights.safetensors"
     with pytest.raises(UserError, match=f"{made}: .*train_small_vit --method moco --output .*moco"):
-        check_encoders(arm, tmp_path)
+        encoder_digests(arm, tmp_path)
     made.parent.mkdir()
     made.touch()
     with pytest.raises(UserError, match=f"{tmp_path}/bert/bert: .*train_small_bert --output"):
-        check_encoders(arm, tmp_path)
+        encoder_digests(arm, tmp_path)
     (tmp_path / "bert" / "bert").mkdir(parents=True)
-    check_encoders(arm, tmp_path)
+    encoder_digests(arm, tmp_path)
     filled = arms.with_folders(arm, {arms.ENCODERS: tmp_path})
     assert str(made) in filled and not any("{" in option for option in filled)
     arguments = ["fusioner", "--arms", "moco", "--seeds", "0", "--output", str(tmp_path / "out")]
     with pytest.raises(UserError, match="nowhere/moco/.*: no such encoder; make it with"):
         command.main([*arguments, "--encoders", str(tmp_path / "nowhere")])
+
+
+def test_runs_with_other_encoders_are_not_taken_as_those_with_these(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(command, "_make_runs", lambda *_: True)
+    out, file = tmp_path / "out", tmp_path / "one" / "moco" / "weights.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_text("1")
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    (tmp_path / "one" / "bert" / "bert").mkdir(parents=True)
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    (tmp_path / "other" / "moco" / "weights.safetensors").write_text("2")
+
+    def run(arm: str, encoders: str) -> int | None:
+        arguments = ["fusioner", "--arms", arm, "--output", str(out)]
+        return command.main([*arguments, "--encoders", str(tmp_path / encoders)])
+
+    for arm, encoders in (("clip", "nowhere"), ("moco", "one"), ("moco", "copy")):
+        assert run(arm, encoders) == 0
+    with pytest.raises(UserError, match=f"{tmp_path}/other/moco/.*: {out} holds runs with another"):
+        run("moco", "other")
+    assert run("clip_bert", "other") == 0  # the first with this encoder
+    (tmp_path / "other" / "bert" / "bert" / "vocab.txt").touch()
+    with pytest.raises(UserError, match="other/bert/bert: .* holds runs with another one"):
+        run("clip_bert", "other")
+    settings = json.loads((out / "settings.json").read_text())
+    del settings["encoders"]  # as earlier versions wrote them
+    (out / "settings.json").write_text(json.dumps(settings))
+    assert run("moco", "other") == 0
 
 
 def test_both_injectors_work_in_the_recipe() -> None:
