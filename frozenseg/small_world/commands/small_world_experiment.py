@@ -18,6 +18,7 @@ import itertools
 import logging
 import math
 import random
+import re
 import time
 from pathlib import Path
 
@@ -253,17 +254,22 @@ def _write_report(outcome: Outcome, folder: Path) -> None:
 def collect(output: Path, experiment: Experiment) -> dict[int, dict[str, dict[int, Scored]]]:
     """Read all scores below the folder: steps -> arm, in the order of the experiment -> seed.
 
-    A score that the test did not have, because --options left it out, is NaN.
+    A score that the test did not have, because --options left it out, is NaN. Copies of runs under
+    other names are passed over.
     """
     missing = dict.fromkeys(experiment.metrics, math.nan)
+    sources = {arm: (arm, "") for arm in experiment.arms}
+    if experiment.control:
+        sources[CONTROL] = (experiment.control, f"_{CONTROL}")
+    number = "(0|[1-9][0-9]*)"  # other names are not ours, e.g. those of copies
     found: dict[int, dict[str, dict[int, Scored]]] = {}
-    for arm, suffix in [*((name, "") for name in experiment.arms), (CONTROL, f"_{CONTROL}")]:
-        folders = "*" if arm == CONTROL else arm
-        for path in sorted(output.glob(f"{folders}_seed_*/scores{suffix}_[0-9]*.json")):
-            seed, steps = (
-                int(path.parent.name.rpartition("_")[2]),
-                int(path.stem.rpartition("_")[2]),
-            )
+    for arm, (folder, suffix) in sources.items():
+        for path in sorted(output.glob(f"{folder}_seed_*/scores{suffix}_*.json")):
+            name = path.relative_to(output).as_posix()
+            parts = re.fullmatch(rf"{folder}_seed_{number}/scores{suffix}_{number}\.json", name)
+            if parts is None:
+                continue
+            seed, steps = map(int, parts.groups())
             summary, counts = read(path.parent, steps, suffix)
             found.setdefault(steps, {}).setdefault(arm, {})[seed] = missing | summary, counts
     return {steps: found[steps] for steps in sorted(found)}

@@ -170,6 +170,29 @@ def test_a_score_that_the_options_left_out_costs_no_report(tmp_path: Path) -> No
     assert "2 seeds: PQ seen +0.0 (+0.0 to +0.0): undecided; PQ unseen no score in" in text
 
 
+def test_copies_of_runs_are_no_runs_and_lost_counts_are_one_line(tmp_path: Path) -> None:
+    scores, counts = {"PQ-seen": 40.0}, SceneCounts.of_states({}, np.array([True, False]))
+    copies = ("a_seed_0.bak", "a_seed_copy_7", "a_seed_007", "a_seed_0_old", "old_d_seed_3")
+    for name in ("a_seed_0", "d_seed_0", *copies):
+        for file in ("scores_2.json", "scores_2 (1).json", "scores_shuffled_2.json"):
+            write_json(tmp_path / name / file, scores)
+        counts.write(tmp_path / name / "scenes_2.npz")
+        counts.write(tmp_path / name / "scenes_shuffled_2.npz")
+    (found,) = command.collect(tmp_path, FROZENSEG).values()
+    assert {arm: list(runs) for arm, runs in found.items()} == {"a": [0], "d": [0], "shuffled": [0]}
+    path = tmp_path / "a_seed_0" / "scenes_2.npz"
+    content = path.read_bytes()
+    for damage, said in (
+        (lambda: path.write_bytes(content[:100]), "not a complete .npz file"),
+        (lambda: np.savez(path, seen=np.ones(2)), "does not hold the counts of scenes"),
+        (lambda: np.savez(path, other=np.ones(2)), "does not hold the counts of scenes"),
+        (path.unlink, "no such file"),
+    ):
+        damage()
+        with pytest.raises(UserError, match=f"{path}: {said}.*; delete it and the scores beside"):
+            command.collect(tmp_path, FROZENSEG)
+
+
 def test_shared_parts_begin_with_the_same_weights(tmp_path: Path) -> None:
     run = TinyRun(tmp_path)
     configs = {
