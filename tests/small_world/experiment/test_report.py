@@ -11,6 +11,7 @@ from frozenseg.small_world.experiment.arms import FROZENSEG
 from frozenseg.small_world.experiment.outcome import Outcome
 from frozenseg.small_world.experiment.paired import Difference
 from frozenseg.small_world.experiment.report import report
+from frozenseg.small_world.experiment.scenes import SceneCounts
 
 LOGS = Path(__file__).parents[3] / "logs" / "small_world"
 
@@ -63,6 +64,20 @@ def test_an_outcome_is_read_as_it_was_written(tmp_path: Path) -> None:
     again = Outcome.read(tmp_path / "results.json")
     assert report(again) == report(outcome(**gains))
     assert np.isnan(again.gains[1000]["b - a"]["AP-seen"].per_seed[0])
+
+
+def test_an_answer_stays_when_the_report_is_made_again(tmp_path: Path, monkeypatch) -> None:
+    """Of gains so close to zero that the file does not tell them from it."""
+    close = Difference((0.0104, 0.0004), 0.0004, 2.0, True)
+    monkeypatch.setattr(
+        "frozenseg.small_world.experiment.outcome.differences",
+        lambda arm, other, metrics: dict.fromkeys(metrics, close),
+    )
+    run = dict.fromkeys(FROZENSEG.metrics, 40.0), SceneCounts.of_states({}, np.array([True]))
+    first = Outcome.of_runs("frozenseg", {1000: {"a": {0: run, 1: run}, "b": {0: run, 1: run}}})
+    first.write(tmp_path / "results.json")
+    assert report(first) == report(Outcome.read(tmp_path / "results.json"))
+    assert "PQ seen +0.0 (+0.0 to +2.0): undecided" in report(first)
 
 
 @pytest.mark.parametrize(
