@@ -119,6 +119,16 @@ class Outcome:
         for arm in {arm for arms in scores.values() for arm in arms}:
             if arm not in known:
                 raise ValueError(f"unknown arm {arm}")
+        if scores.keys() != gains.keys():
+            raise ValueError("its scores and its gains are not of the same steps")
+        runs_of_arms = [runs for arms in scores.values() for runs in arms.values()]
+        if not all(runs_of_arms):
+            raise ValueError("it has an arm without a run")
+        rows = [row for runs in runs_of_arms for row in runs.values()]
+        compared = [of_pair for pairs in gains.values() for of_pair in pairs.values()]
+        for metric in outcome.of.metrics:
+            if not all(metric in row for row in [*rows, *compared]):
+                raise ValueError(f"{metric} is missing")
         return outcome
 
 

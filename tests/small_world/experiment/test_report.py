@@ -1,5 +1,6 @@
 """The report of an outcome that was written by hand."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +89,23 @@ def test_the_reports_in_the_logs_are_those_of_their_results(path: Path) -> None:
     conclusions = (path.parent / "conclusions.md").read_text().rstrip()
     expected = f"{conclusions}\n\n{report(Outcome.read(path))}"
     assert (path.parent / "report.md").read_text() == expected
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "said"),
+    [
+        ("gains", {}, "its scores and its gains are not of the same steps"),
+        ("gains", {"1000": {"b - a": {}}}, "PQ-seen is missing"),
+        ("scores", {"1000": {"a": {"0": {}}}}, "PQ-seen is missing"),
+        ("scores", {"1000": {"a": {}}}, "it has an arm without a run"),
+    ],
+)
+def test_a_file_that_lacks_something_is_refused(tmp_path: Path, section, value, said) -> None:
+    path = tmp_path / "results.json"
+    outcome().write(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {section: value}))
+    with pytest.raises(UserError, match=f"not the results of an experiment .*{said}"):
+        Outcome.read(path)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"experiment": "x", "scores": {}}', '{"gains": 1}'])
