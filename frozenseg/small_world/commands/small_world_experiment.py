@@ -46,7 +46,7 @@ from frozenseg.small_world.experiment.oracle import write_oracle
 from frozenseg.small_world.experiment.outcome import Outcome
 from frozenseg.small_world.experiment.paired import Scored
 from frozenseg.small_world.experiment.report import plot, report
-from frozenseg.small_world.experiment.runs import Run, read
+from frozenseg.small_world.experiment.runs import Run, falls, read
 from frozenseg.small_world.vocabulary import world_vocabulary
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -72,6 +72,12 @@ def main(argv: list[str]) -> int | None:
     for arm in arguments.arms:
         if arm not in experiment.arms:
             raise UserError(f"--arms {arm}: no such arm; {nearest(arm, list(experiment.arms))}")
+    for steps in arguments.steps:
+        if arguments.cooldown and falls(steps, arguments.cooldown)[-1] == steps:
+            raise UserError(
+                f"--cooldown {arguments.cooldown:g}: less than one step of {steps}; give a larger "
+                "share, or more --steps"
+            )
     _same_settings(arguments, experiment)
     if _make_runs(arguments, experiment):
         logger.info("stopped; the same command goes on")

@@ -58,7 +58,7 @@ class Run:
         config = self._scored_folder(steps) / "config.yaml"
         if not (config.is_file() and _files(self.trained_in, steps, "")[0].is_file()):
             return False
-        return int(load_config(config).SOLVER.MAX_ITER) == self._falls(steps)[-1]
+        return int(load_config(config).SOLVER.MAX_ITER) == falls(steps, self.cooldown)[-1]
 
     def train(self, steps: int) -> bool:
         """Train until `steps` steps are done; returns False if the user has stopped it.
@@ -76,8 +76,8 @@ class Run:
         if not any((branch / "checkpoints").glob("step_*.pt")):
             with atomic_path(branch / checkpoint) as temporary:
                 shutil.copyfile(self.folder / checkpoint, temporary)
-        *falls, end = self._falls(steps)
-        return self._train(branch, end, "SOLVER.STEPS", str(tuple(falls)))
+        first, second, end = falls(steps, self.cooldown)
+        return self._train(branch, end, "SOLVER.STEPS", f"({first}, {second})")
 
     def _train(self, folder: Path, steps: int, *more: str) -> bool:
         there = CheckpointFolder(folder / "checkpoints", keep=1).paths()
@@ -92,10 +92,6 @@ class Run:
         cfg.defrost()
         cfg.DATASETS.TEST = []  # `score` evaluates
         return train(cfg, resume=(folder / "checkpoints").is_dir()).finished
-
-    def _falls(self, steps: int) -> tuple[int, int, int]:
-        """Return the two steps at which the learning rate falls, and the last of the branch."""
-        return steps, round(steps * (1 + self.cooldown * 2 / 3)), round(steps * (1 + self.cooldown))
 
     def _scored_folder(self, steps: int) -> Path:
         """Return the folder of the weights that are scored after `steps` steps."""
@@ -119,6 +115,14 @@ class Run:
     def scores(self, steps: int, name: str = "") -> Path:
         """Return the file of the scores after `steps` steps, {metric: per cent}."""
         return _files(self.folder, steps, name)[0]
+
+
+def falls(steps: int, cooldown: float) -> tuple[int, int, int]:
+    """Return the two steps at which the learning rate falls, and the last of the branch.
+
+    cooldown: as in `Run`.
+    """
+    return steps, round(steps * (1 + cooldown * 2 / 3)), round(steps * (1 + cooldown))
 
 
 def _files(folder: Path, steps: int, name: str) -> tuple[Path, Path]:

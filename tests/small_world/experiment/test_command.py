@@ -160,6 +160,13 @@ def test_a_cooldown_is_a_share(value: str, capsys) -> None:
     assert "must be between 0 and 1" in capsys.readouterr().err
 
 
+def test_a_cooldown_of_no_step_is_refused(tmp_path: Path) -> None:
+    given = ["--steps", "2", "100", "--cooldown", "0.1", "--output", str(tmp_path)]
+    with pytest.raises(UserError, match=r"--cooldown 0\.1: less than one step of 2; give a larger"):
+        command.main(given)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_score_that_the_options_left_out_costs_no_report(tmp_path: Path) -> None:
     counts = SceneCounts.of_states({}, np.array([True, False]))
     for arm, seed in itertools.product(("a", "b"), (0, 1)):
