@@ -14,7 +14,7 @@ from frozenseg.build.evaluator import EvalDataset, build_evaluator, eval_dataset
 from frozenseg.build.models import loaded_model
 from frozenseg.build.optimization import feature_cache
 from frozenseg.build.training import WEIGHTS, train
-from frozenseg.checkpoints.training import CheckpointFolder, step_of
+from frozenseg.checkpoints.training import CheckpointFolder
 from frozenseg.config import load_config
 from frozenseg.data.loader import eval_loader
 from frozenseg.errors import UserError
@@ -80,12 +80,12 @@ class Run:
         return self._train(branch, end, "SOLVER.STEPS", f"({first}, {second})")
 
     def _train(self, folder: Path, steps: int, *more: str) -> bool:
-        there = CheckpointFolder(folder / "checkpoints", keep=1).paths()
-        done = max(map(step_of, there), default=0)
-        if done > steps:  # its weights cannot be scored as those of fewer steps
+        found = CheckpointFolder(folder / "checkpoints", keep=1).newest()
+        # The weights of a longer training cannot be scored as those of fewer steps.
+        if found is not None and found[0].step > steps:
             raise UserError(
-                f"{folder}: trained for {done} steps already, but not scored after {steps}; "
-                "ask for more --steps, or choose another --output"
+                f"{folder}: trained for {found[0].step} steps already, but not scored after "
+                f"{steps}; ask for more --steps, or choose another --output"
             )
         more = (*more, "SOLVER.MAX_ITER", str(steps), "MODEL.WEIGHTS", str(self.weights))
         cfg = self._config("OUTPUT_DIR", str(folder), *more)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from frozenseg.build.evaluation import evaluate
+from frozenseg.checkpoints.training import CheckpointFolder
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
@@ -27,6 +29,7 @@ from frozenseg.small_world.experiment.report import report
 from frozenseg.small_world.experiment.scenes import SceneCounts
 from frozenseg.small_world.vocabulary import world_vocabulary
 from frozenseg.text.vocabulary import Vocabulary
+from tests.checkpoints.test_training import checkpoint
 from tests.engine.tiny import TinyRun
 
 
@@ -459,6 +462,23 @@ def test_weights_are_not_scored_as_those_of_fewer_steps(tiny, tmp_path, options)
     with pytest.raises(UserError, match="a_seed_0: trained for 2 steps already, but not .* 1;"):
         command.main(tiny("--seeds", "0", "--steps", "1", "--arms", "a", *options))
     assert not (tmp_path / "experiment" / "a_seed_0" / "scores_1.json").is_file()
+
+
+def test_a_damaged_checkpoint_of_a_later_step_is_no_training(tmp_path, monkeypatch) -> None:
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints", keep=2)
+    later = [checkpoints.save(checkpoint(step)) for step in (1, 2)][-1]
+    monkeypatch.setattr(runs, "train", lambda _, resume: SimpleNamespace(finished=resume))
+    run = runs.Run(
+        folder=tmp_path,
+        config=FROZENSEG.config,
+        options=FROZENSEG.arms["a"].options,
+        weights=tmp_path / "a.safetensors",
+        trained_in=tmp_path,
+    )
+    with pytest.raises(UserError, match="trained for 2 steps already, but not scored after 1;"):
+        run.train(1)
+    later.write_bytes(later.read_bytes()[:100])
+    assert run.train(1)
 
 
 def test_no_time_no_run(tiny, tmp_path, caplog) -> None:
