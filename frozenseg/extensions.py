@@ -27,10 +27,11 @@ def import_extensions(names: Iterable[str]) -> None:
             sys.path.append(here)
         try:
             importlib.import_module(name)
-        except Exception as error:  # a user's module may raise anything
+        # A user's module may raise anything; after its sys.exit() the command would end in silence.
+        except (Exception, SystemExit) as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = "" if "importlib" in last.filename else f", {last.filename}:{last.lineno}"
-            reason = f"{type(error).__name__}: {error}{where}"
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
             raise UserError(f"{OPTION} {name}: cannot be imported ({reason})") from error
         if name not in _imported:
             _imported.append(name)

@@ -292,6 +292,22 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def read_arrays(path: str | os.PathLike[str], remedy: str = "copy it again") -> dict[str, Any]:
+    """Read the arrays of a .npz file; raise `UserError` if it is missing or damaged.
+
+    remedy: ends the error message.
+    """
+    import numpy as np  # importing the package must not load it
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {remedy}") from None
+    except UNREADABLE as error:
+        raise UserError(f"{path}: not a complete .npz file ({error}); {remedy}") from None
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()

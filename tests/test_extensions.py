@@ -141,10 +141,14 @@ def test_modules_are_taken_from_the_arguments_and_the_working_folder(
     assert take_extensions(arguments) == ["--input", "x", "KEY", "v"]
     assert imported_extensions()[-2:] == ("first_of_mine", "second_of_mine")
     Path("broken_of_mine.py").write_text("x = 1\nundefined\n")
+    Path("leaving_of_mine.py").write_text("import sys\nsys.exit(0)\n")
+    Path("lines_of_mine.py").write_text("raise ValueError('two\\nlines')\n")
     for given, message in (
         (["--import"], "the name of a module is missing"),
         (["--import", "nowhere_of_mine"], "--import nowhere_of_mine: .*No module named"),
         (["--import", "broken_of_mine"], r"cannot be imported \(NameError: .*broken_of_mine.py:2"),
+        (["--import", "leaving_of_mine"], r"cannot be imported \(SystemExit: 0, .*_of_mine.py:2"),
+        (["--import", "lines_of_mine"], r"cannot be imported \(ValueError: two lines, .*.py:1\)$"),
     ):
         with pytest.raises(UserError, match=message):
             take_extensions(given)

@@ -127,7 +127,7 @@ def _column(entry: str) -> list[str]:
             )
         values = parquet.read_table(path, columns=[column])[column].to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{entry}: cannot be read as Parquet ({error})") from None
+        raise UserError(f"{entry}: cannot be read as Parquet ({reason_of(error)})") from None
     if not values or not all(isinstance(value, str) and value for value in values):
         raise UserError(f"{entry}: the column {column} must contain a path in each row")
     return values

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from frozenseg.batch.items import Item
+from frozenseg.batch.items import Item, reason_of
 from frozenseg.errors import UserError, import_extra
 from frozenseg.files import atomic_path
 from frozenseg.notes import note
@@ -47,8 +47,8 @@ class Manifest:
             ) from None
         except (KeyError, OSError, pyarrow.ArrowException) as error:
             raise UserError(
-                f"{self.path}: damaged, or not written by frozenseg batch ({error}); give another "
-                "--output"
+                f"{self.path}: damaged, or not written by frozenseg batch ({reason_of(error)}); "
+                "give another --output"
             ) from None
         self.total = self._file.metadata.num_rows
 

@@ -216,8 +216,9 @@ def _in_group(
         else:
             dist.init_process_group(backend, init_method=url, rank=number, world_size=count)
     except (RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"--dist-url {url}: could not set up the process group at this address ({error})"
+            f"--dist-url {url}: could not set up the process group at this address ({reason})"
         ) from None
     if is_main():
         logger.info("all %d processes have joined", world_size())

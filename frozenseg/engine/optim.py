@@ -113,10 +113,15 @@ def _decoder_modules(model: nn.Module) -> set[nn.Module]:
     return {module for head in heads for module in head.modules()}
 
 
-def adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.AdamW:
+def adamw(
+    groups: list[dict[str, Any]], learning_rate: float, *, max_norm: float | None = None
+) -> torch.optim.AdamW:
     """Return AdamW over `parameter_groups`, in its fused form if the device has a kernel for it.
 
     The optimiser loads the state dict of a fused or unfused optimiser, and keeps its own form.
+
+    max_norm: to which norm each step first clips the gradients, for training loops that do not clip
+        themselves; the optimiser is not fused then. None: it does not clip.
     """
     scheduled = {"fixed_rate": False, "fixed_decay": False}
     kept = [
@@ -130,7 +135,9 @@ def adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Ada
         for group in groups
     ]
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
-    fused = devices <= FUSED_DEVICES
+    # A fused step gets gradients that are still multiplied by the scale of `GradScaler`, which its
+    # kernel divides by; before an unfused step, `GradScaler` undoes its scaling.
+    fused = devices <= FUSED_DEVICES and max_norm is None
 
     def keep_form(own: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         # Otherwise the saved groups would decide, even on a device without a fused kernel.
@@ -145,6 +152,13 @@ def adamw(groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Ada
 
     optimizer = torch.optim.AdamW(kept, lr=learning_rate, fused=fused)
     optimizer.register_load_state_dict_pre_hook(keep_form)
+    if max_norm is not None:
+        parameters = [parameter for group in groups for parameter in group["params"]]
+
+        def clip(*_: Any) -> None:
+            gradient_norm(parameters, max_norm)
+
+        optimizer.register_step_pre_hook(clip)
     return optimizer
 
 

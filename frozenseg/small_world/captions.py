@@ -132,16 +132,18 @@ def _things_phrase(things: list[Region], generator: np.random.Generator) -> str:
     most = int(generator.integers(1, MOST_NAMED + 1))
     phrases: list[str] = []
     counted: set[str] = set()
+    alone: set[str] = set()  # "a red star and two stars" would be three
     for thing in chosen:
         if len(phrases) == most:
             break
         if thing.name in counted:
             continue
-        if counts[thing.name] > 1 and generator.random() < 0.6:
+        if counts[thing.name] > 1 and thing.name not in alone and generator.random() < 0.6:
             counted.add(thing.name)
             word = str(generator.choice(NOUNS[thing.name].names))
             phrases.append(f"{NUMBERS[counts[thing.name]]} {plural(word)}")
         else:
+            alone.add(thing.name)
             phrases.append(_thing_phrase(thing, generator, brief=most == MOST_NAMED))
     return _listed(phrases)
 

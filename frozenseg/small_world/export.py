@@ -91,7 +91,7 @@ def export_split(
     settings: dict[str, Any] = {"version": VERSION, "split": split, "count": count, "seed": seed}
     left_out = unannotated if SPLITS[split].seen_only else ()
     if left_out:
-        settings["unannotated"] = sorted(left_out)
+        settings["unannotated"] = sorted(set(left_out))
     vocabulary = world_vocabulary(seen_only=SPLITS[split].seen_only, but=left_out)
     missing = _missing(files, split, count)
     if _is_complete(files, settings):

@@ -219,6 +219,26 @@ def test_fused_where_torch_has_it() -> None:
         assert adamw(groups, 0.1).param_groups[0]["fused"] is fused
 
 
+def test_clipping_in_a_step_ignores_the_scale_of_mixed_precision() -> None:
+    """Of a loop that does not unscale the gradients itself, such as detectron2's."""
+
+    def weight_after(scale: float) -> torch.Tensor:
+        parameter = nn.Parameter(torch.tensor([1.0, 2.0]))
+        groups = [{"params": [parameter], "names": ["a"], "weight_decay": 0.0}]
+        optimizer = adamw(groups, 0.1, max_norm=0.01)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=scale != 1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            scaler.scale(parameter.pow(2).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        assert float(parameter.grad.norm()) == pytest.approx(0.01, rel=1e-3)
+        return parameter.detach()
+
+    # At such a scale, clipped gradients that are divided by it fall to the size of AdamW's epsilon.
+    torch.testing.assert_close(weight_after(2.0**16), weight_after(1.0))
+
+
 def test_checkpoints_from_before_go_on(run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a run whose optimiser was not fused and named no parameters, as all were once; and its
     losses are those of now."""

@@ -113,3 +113,11 @@ def test_things_are_counted_and_articles_fit() -> None:
         "keys",
         "crosses",
     ]
+
+
+def test_no_thing_is_said_alone_and_counted_too() -> None:
+    generator = np.random.default_rng(4)
+    stars = scene_of([Region(i, "star", True, c, "plain") for i, c in ((1, "red"), (2, "blue"))])
+    texts = [caption(stars, generator) for _ in range(200)]
+    assert not [text for text in texts if "two" in text and " and " in text]
+    assert any("two stars" in text for text in texts) and any(" and " in text for text in texts)

@@ -127,7 +127,9 @@ def test_a_test_split_keeps_the_truth_of_classes_without_annotation_in_training(
         for files in [tmp_path / split / "panoptic.json"]
     }
     assert categories["val"] - categories["train"] >= {"grass", "star"}
-    main(["--output", str(tmp_path), "--split", "val", *few])  # it is no other world
+    # The following are no other worlds.
+    main(["--output", str(tmp_path), "--split", "val", *few])
+    main(["--output", str(tmp_path), *few, "--unannotated", "star", "grass", "star"])
 
 
 def test_semantic_maps_are_what_panoptic_ones_say(world: dict[str, WorldFiles]) -> None:

@@ -35,7 +35,7 @@ from frozenseg.build.optimization import training_groups
 from frozenseg.config import select_config
 from frozenseg.data.annotations import VOID_CLASS, load_semantic
 from frozenseg.data.benchmarks import data_root, read_benchmark
-from frozenseg.engine.optim import adamw, gradient_norm
+from frozenseg.engine.optim import adamw
 from frozenseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -113,19 +113,12 @@ class Trainer(DefaultTrainer):
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Return AdamW for our parameter groups; all gradients are clipped together before a step."""
-    solver = cfg.SOLVER
-    groups = training_groups(cfg, model)
-    optimizer = adamw(groups, solver.BASE_LR)
-    if solver.CLIP_GRADIENTS.ENABLED:
-        parameters = [parameter for group in groups for parameter in group["params"]]
-        limit = solver.CLIP_GRADIENTS.CLIP_VALUE
-
-        # It is called after the gradient scaler of mixed precision has undone its scaling.
-        def clip(*_: Any) -> None:
-            gradient_norm(parameters, limit)
-
-        optimizer.register_step_pre_hook(clip)
-    return optimizer
+    clipping = cfg.SOLVER.CLIP_GRADIENTS
+    return adamw(
+        training_groups(cfg, model),
+        cfg.SOLVER.BASE_LR,
+        max_norm=clipping.CLIP_VALUE if clipping.ENABLED else None,
+    )
 
 
 def build_evaluators(cfg: CfgNode, name: str, output: str) -> list[DatasetEvaluator]:

@@ -17,12 +17,12 @@ from pathlib import Path
 from frozenseg.build.device import build_device, build_precision
 from frozenseg.commands.precision_argument import add_precision
 from frozenseg.config import load_config
-from frozenseg.devtools.reference.compare import BOUND, Rows, read_arrays
+from frozenseg.devtools.reference.compare import BOUND, Rows
 from frozenseg.devtools.reference.losses import check_losses
 from frozenseg.devtools.reference.model import model_rows
 from frozenseg.devtools.reference.post_processing import post_processing_rows
 from frozenseg.errors import UserError
-from frozenseg.files import read_json, user_path
+from frozenseg.files import read_arrays, read_json, user_path
 from frozenseg.runtime.precision import Precision
 
 

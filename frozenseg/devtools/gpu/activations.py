@@ -14,11 +14,10 @@ from torch.utils._pytree import tree_leaves
 from frozenseg.build.prediction import load
 from frozenseg.devtools.gpu.sections import Results
 from frozenseg.devtools.gpu.trial import Trial
-from frozenseg.devtools.reference.compare import read_arrays
 from frozenseg.devtools.reference.model import build_reference_model
 from frozenseg.devtools.speed.clock import Place, replaced, stage_places
 from frozenseg.devtools.speed.setting import random_model
-from frozenseg.files import read_json, shipped
+from frozenseg.files import read_arrays, read_json, shipped
 from frozenseg.models.base import SegmentationModel
 from frozenseg.structures import ImageBatch
 

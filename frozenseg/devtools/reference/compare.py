@@ -1,30 +1,15 @@
 """Measure how much our numbers differ from reference vectors."""
 
-import zipfile
-import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from frozenseg.errors import UserError
 from frozenseg.structures import InstanceResult, PanopticResult
 
 BOUND = 1e-3  # the largest error that is accepted
 Rows = Iterator[tuple[str, float]]
-
-
-def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the arrays of a .npz file; raise `UserError` if it is missing or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; copy it there") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: not a complete .npz file ({error}); copy it again") from None
 
 
 def tensor_error(ours: Tensor | np.ndarray, expected: np.ndarray) -> float:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from frozenseg.devtools.reference.compare import BOUND, read_arrays
+from frozenseg.devtools.reference.compare import BOUND
 from frozenseg.errors import UserError
-from frozenseg.files import read_json
+from frozenseg.files import read_arrays, read_json
 from frozenseg.losses.matcher import TargetBatch
 from frozenseg.losses.set_criterion import SetCriterion
 from frozenseg.structures import MaskPredictions, Targets

@@ -18,6 +18,7 @@ import itertools
 import logging
 import math
 import random
+import re
 import time
 from pathlib import Path
 
@@ -40,12 +41,12 @@ from frozenseg.small_world.experiment.arms import (
     with_folders,
 )
 from frozenseg.small_world.experiment.beginnings import write_beginnings
-from frozenseg.small_world.experiment.encoders import check_encoders
+from frozenseg.small_world.experiment.encoders import encoder_digests
 from frozenseg.small_world.experiment.oracle import write_oracle
 from frozenseg.small_world.experiment.outcome import Outcome
 from frozenseg.small_world.experiment.paired import Scored
 from frozenseg.small_world.experiment.report import plot, report
-from frozenseg.small_world.experiment.runs import Run, read
+from frozenseg.small_world.experiment.runs import Run, falls, read
 from frozenseg.small_world.vocabulary import world_vocabulary
 from frozenseg.text.vocabulary import Vocabulary
 
@@ -71,7 +72,13 @@ def main(argv: list[str]) -> int | None:
     for arm in arguments.arms:
         if arm not in experiment.arms:
             raise UserError(f"--arms {arm}: no such arm; {nearest(arm, list(experiment.arms))}")
-    _same_settings(arguments)
+    for steps in arguments.steps:
+        if arguments.cooldown and falls(steps, arguments.cooldown)[-1] == steps:
+            raise UserError(
+                f"--cooldown {arguments.cooldown:g}: less than one step of {steps}; give a larger "
+                "share, or more --steps"
+            )
+    _same_settings(arguments, experiment)
     if _make_runs(arguments, experiment):
         logger.info("stopped; the same command goes on")
     found = collect(arguments.output, experiment)
@@ -81,12 +88,14 @@ def main(argv: list[str]) -> int | None:
     return 0
 
 
-def _same_settings(arguments: argparse.Namespace) -> None:
+def _same_settings(arguments: argparse.Namespace, experiment: Experiment) -> None:
     """Check that runs that are there already, which are taken as they are, were made alike."""
     path = arguments.output / "settings.json"
     cfg = load_config(arguments.config_file, arguments.options, freeze=False)
     cfg.TEST.EXPECTED_RESULTS = []  # nobody looks at them here
-    settings = {"configuration": cfg.dump(), "cooldown": arguments.cooldown}
+    options = [option for name in arguments.arms for option in experiment.arms[name].options]
+    encoders = encoder_digests(options, arguments.encoders)
+    settings = {"configuration": cfg.dump(), "cooldown": arguments.cooldown, "encoders": encoders}
     if not path.is_file():
         write_json(path, settings)
         return
@@ -97,6 +106,15 @@ def _same_settings(arguments: argparse.Namespace) -> None:
             f"{arguments.output}: holds runs of another recipe, --cooldown or other --options; "
             "choose another --output, or remove the folder"
         )
+    known = there.get("encoders", {})  # none in folders of earlier versions
+    for name in encoders.keys() & known.keys():
+        if encoders[name] != known[name]:
+            raise UserError(
+                f"{arguments.encoders / name}: {arguments.output} holds runs with another one; "
+                "give the same --encoders, choose another --output, or remove that folder"
+            )
+    if encoders.keys() - known.keys():  # of arms that are new here
+        write_json(path, {**there, "encoders": known | encoders})
 
 
 def _completed(configuration: str) -> str:
@@ -168,8 +186,6 @@ def _runs(arguments: argparse.Namespace, experiment: Experiment, seed: int) -> d
     for name, arm in experiment.arms.items():
         options[name] = (*_options(arguments, arm), "SEED", str(seed))
         configs[name] = load_config(arguments.config_file, list(options[name]))
-    for name in arguments.arms:
-        check_encoders(experiment.arms[name].options, arguments.encoders)
     trained = [name for name, arm in experiment.arms.items() if arm.trained_as is None]
     last = max((trained.index(name) for name in arguments.arms if name in trained), default=-1)
     weights = write_beginnings(  # those before the last one share their weights with it
@@ -244,17 +260,22 @@ def _write_report(outcome: Outcome, folder: Path) -> None:
 def collect(output: Path, experiment: Experiment) -> dict[int, dict[str, dict[int, Scored]]]:
     """Read all scores below the folder: steps -> arm, in the order of the experiment -> seed.
 
-    A score that the test did not have, because --options left it out, is NaN.
+    A score that the test did not have, because --options left it out, is NaN. Copies of runs under
+    other names are passed over.
     """
     missing = dict.fromkeys(experiment.metrics, math.nan)
+    sources = {arm: (arm, "") for arm in experiment.arms}
+    if experiment.control:
+        sources[CONTROL] = (experiment.control, f"_{CONTROL}")
+    number = "(0|[1-9][0-9]*)"  # other names are not ours, e.g. those of copies
     found: dict[int, dict[str, dict[int, Scored]]] = {}
-    for arm, suffix in [*((name, "") for name in experiment.arms), (CONTROL, f"_{CONTROL}")]:
-        folders = "*" if arm == CONTROL else arm
-        for path in sorted(output.glob(f"{folders}_seed_*/scores{suffix}_[0-9]*.json")):
-            seed, steps = (
-                int(path.parent.name.rpartition("_")[2]),
-                int(path.stem.rpartition("_")[2]),
-            )
+    for arm, (folder, suffix) in sources.items():
+        for path in sorted(output.glob(f"{folder}_seed_*/scores{suffix}_*.json")):
+            name = path.relative_to(output).as_posix()
+            parts = re.fullmatch(rf"{folder}_seed_{number}/scores{suffix}_{number}\.json", name)
+            if parts is None:
+                continue
+            seed, steps = map(int, parts.groups())
             summary, counts = read(path.parent, steps, suffix)
             found.setdefault(steps, {}).setdefault(arm, {})[seed] = missing | summary, counts
     return {steps: found[steps] for steps in sorted(found)}

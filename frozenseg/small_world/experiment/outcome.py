@@ -45,6 +45,8 @@ class Outcome:
     ) -> "Outcome":
         """Make all comparisons, each over the seeds that both of its arms have.
 
+        All numbers are rounded as in the file, so that a report made of it gives the same answers.
+
         found: steps -> arm -> seed -> its scores.
         """
         metrics = list(EXPERIMENTS[experiment].metrics)
@@ -66,14 +68,17 @@ class Outcome:
                 seeds = sorted(runs.keys() & others.keys())
                 if seeds:
                     arm, other = ([of[seed] for seed in seeds] for of in (runs, others))
-                    gains[steps][pair.name] = differences(arm, other, metrics)
+                    gains[steps][pair.name] = {
+                        key: _rounded(gain)
+                        for key, gain in differences(arm, other, metrics).items()
+                    }
         return cls(experiment, scores, gains, cooldown)
 
     def write(self, path: Path) -> None:
         """Write all numbers as JSON."""
         gains = {
             steps: {
-                pair: {key: _rounded(gain) for key, gain in of_pair.items()}
+                pair: {key: asdict(gain) for key, gain in of_pair.items()}
                 for pair, of_pair in pairs.items()
             }
             for steps, pairs in self.gains.items()
@@ -114,6 +119,16 @@ class Outcome:
         for arm in {arm for arms in scores.values() for arm in arms}:
             if arm not in known:
                 raise ValueError(f"unknown arm {arm}")
+        if scores.keys() != gains.keys():
+            raise ValueError("its scores and its gains are not of the same steps")
+        runs_of_arms = [runs for arms in scores.values() for runs in arms.values()]
+        if not all(runs_of_arms):
+            raise ValueError("it has an arm without a run")
+        rows = [row for runs in runs_of_arms for row in runs.values()]
+        compared = [of_pair for pairs in gains.values() for of_pair in pairs.values()]
+        for metric in outcome.of.metrics:
+            if not all(metric in row for row in [*rows, *compared]):
+                raise ValueError(f"{metric} is missing")
         return outcome
 
 
@@ -128,10 +143,10 @@ def _number(value: Any) -> Any:
     return np.nan if value is None else value
 
 
-def _rounded(gain: Difference) -> dict[str, Any]:
-    return {
-        **asdict(gain),
-        "per_seed": [round(value, DIGITS) for value in gain.per_seed],
-        "low": round(gain.low, DIGITS),
-        "high": round(gain.high, DIGITS),
-    }
+def _rounded(gain: Difference) -> Difference:
+    return Difference(
+        per_seed=tuple(round(value, DIGITS) for value in gain.per_seed),
+        low=round(gain.low, DIGITS),
+        high=round(gain.high, DIGITS),
+        over_scenes=gain.over_scenes,
+    )

@@ -14,7 +14,7 @@ from frozenseg.build.evaluator import EvalDataset, build_evaluator, eval_dataset
 from frozenseg.build.models import loaded_model
 from frozenseg.build.optimization import feature_cache
 from frozenseg.build.training import WEIGHTS, train
-from frozenseg.checkpoints.training import CheckpointFolder, step_of
+from frozenseg.checkpoints.training import CheckpointFolder
 from frozenseg.config import load_config
 from frozenseg.data.loader import eval_loader
 from frozenseg.errors import UserError
@@ -58,7 +58,7 @@ class Run:
         config = self._scored_folder(steps) / "config.yaml"
         if not (config.is_file() and _files(self.trained_in, steps, "")[0].is_file()):
             return False
-        return int(load_config(config).SOLVER.MAX_ITER) == self._falls(steps)[-1]
+        return int(load_config(config).SOLVER.MAX_ITER) == falls(steps, self.cooldown)[-1]
 
     def train(self, steps: int) -> bool:
         """Train until `steps` steps are done; returns False if the user has stopped it.
@@ -76,26 +76,22 @@ class Run:
         if not any((branch / "checkpoints").glob("step_*.pt")):
             with atomic_path(branch / checkpoint) as temporary:
                 shutil.copyfile(self.folder / checkpoint, temporary)
-        *falls, end = self._falls(steps)
-        return self._train(branch, end, "SOLVER.STEPS", str(tuple(falls)))
+        first, second, end = falls(steps, self.cooldown)
+        return self._train(branch, end, "SOLVER.STEPS", f"({first}, {second})")
 
     def _train(self, folder: Path, steps: int, *more: str) -> bool:
-        there = CheckpointFolder(folder / "checkpoints", keep=1).paths()
-        done = max(map(step_of, there), default=0)
-        if done > steps:  # its weights cannot be scored as those of fewer steps
+        found = CheckpointFolder(folder / "checkpoints", keep=1).newest()
+        # The weights of a longer training cannot be scored as those of fewer steps.
+        if found is not None and found[0].step > steps:
             raise UserError(
-                f"{folder}: trained for {done} steps already, but not scored after {steps}; "
-                "ask for more --steps, or choose another --output"
+                f"{folder}: trained for {found[0].step} steps already, but not scored after "
+                f"{steps}; ask for more --steps, or choose another --output"
             )
         more = (*more, "SOLVER.MAX_ITER", str(steps), "MODEL.WEIGHTS", str(self.weights))
         cfg = self._config("OUTPUT_DIR", str(folder), *more)
         cfg.defrost()
         cfg.DATASETS.TEST = []  # `score` evaluates
         return train(cfg, resume=(folder / "checkpoints").is_dir()).finished
-
-    def _falls(self, steps: int) -> tuple[int, int, int]:
-        """Return the two steps at which the learning rate falls, and the last of the branch."""
-        return steps, round(steps * (1 + self.cooldown * 2 / 3)), round(steps * (1 + self.cooldown))
 
     def _scored_folder(self, steps: int) -> Path:
         """Return the folder of the weights that are scored after `steps` steps."""
@@ -119,6 +115,14 @@ class Run:
     def scores(self, steps: int, name: str = "") -> Path:
         """Return the file of the scores after `steps` steps, {metric: per cent}."""
         return _files(self.folder, steps, name)[0]
+
+
+def falls(steps: int, cooldown: float) -> tuple[int, int, int]:
+    """Return the two steps at which the learning rate falls, and the last of the branch.
+
+    cooldown: as in `Run`.
+    """
+    return steps, round(steps * (1 + cooldown * 2 / 3)), round(steps * (1 + cooldown))
 
 
 def _files(folder: Path, steps: int, name: str) -> tuple[Path, Path]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from frozenseg.errors import UserError
 from frozenseg.evaluation.metric import State
-from frozenseg.files import atomic_path
+from frozenseg.files import atomic_path, read_arrays
 
 THRESHOLDS = ("0.50", "0.75", "0.90")  # of the IoU, for recall
 
@@ -72,10 +73,15 @@ class SceneCounts:
 
     @classmethod
     def read(cls, path: Path) -> "SceneCounts":
-        """Read what `write` has written."""
-        with np.load(path, allow_pickle=False) as arrays:
-            kept = {name: arrays[name] for name in cls.__dataclass_fields__ if name in arrays}
-        return cls(**{"oracle": np.zeros((2, 0, len(kept["seen"]))), **kept})  # old files lack it
+        """Read what `write` has written; raises `UserError` if it is missing or damaged."""
+        remedy = "delete it and the scores beside it, and the same command makes both again"
+        arrays = read_arrays(path, remedy)
+        if "seen" in arrays:
+            arrays.setdefault("oracle", np.zeros((2, 0, len(arrays["seen"]))))  # old files lack it
+        fields = cls.__dataclass_fields__
+        if not fields.keys() <= arrays.keys():
+            raise UserError(f"{path}: does not hold the counts of scenes; {remedy}")
+        return cls(**{name: arrays[name] for name in fields})
 
     @classmethod
     def of_states(cls, states: Mapping[str, Sequence[State]], seen: np.ndarray) -> "SceneCounts":

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from frozenseg.build.evaluation import evaluate
+from frozenseg.checkpoints.training import CheckpointFolder
 from frozenseg.config import load_config
 from frozenseg.errors import UserError
 from frozenseg.files import write_json
@@ -21,12 +23,13 @@ from frozenseg.small_world.commands import small_world_experiment as command
 from frozenseg.small_world.experiment import arms, runs
 from frozenseg.small_world.experiment.arms import EXPERIMENTS, FROZENSEG, Arm
 from frozenseg.small_world.experiment.beginnings import write_beginnings
-from frozenseg.small_world.experiment.encoders import check_encoders
+from frozenseg.small_world.experiment.encoders import encoder_digests
 from frozenseg.small_world.experiment.outcome import Outcome
 from frozenseg.small_world.experiment.report import report
 from frozenseg.small_world.experiment.scenes import SceneCounts
 from frozenseg.small_world.vocabulary import world_vocabulary
 from frozenseg.text.vocabulary import Vocabulary
+from tests.checkpoints.test_training import checkpoint
 from tests.engine.tiny import TinyRun
 
 
@@ -89,18 +92,46 @@ def test_missing_encoders_are_one_clear_line(tmp_path: Path) -> None:
     arm = EXPERIMENTS["fusioner"].arms["moco_bert"].options
     made = tmp_path / "moco" / "weights.safetensors"
     with pytest.raises(UserError, match=f"{made}: .*train_small_vit --method moco --output .*moco"):
-        check_encoders(arm, tmp_path)
+        encoder_digests(arm, tmp_path)
     made.parent.mkdir()
     made.touch()
     with pytest.raises(UserError, match=f"{tmp_path}/bert/bert: .*train_small_bert --output"):
-        check_encoders(arm, tmp_path)
+        encoder_digests(arm, tmp_path)
     (tmp_path / "bert" / "bert").mkdir(parents=True)
-    check_encoders(arm, tmp_path)
+    encoder_digests(arm, tmp_path)
     filled = arms.with_folders(arm, {arms.ENCODERS: tmp_path})
     assert str(made) in filled and not any("{" in option for option in filled)
     arguments = ["fusioner", "--arms", "moco", "--seeds", "0", "--output", str(tmp_path / "out")]
     with pytest.raises(UserError, match="nowhere/moco/.*: no such encoder; make it with"):
         command.main([*arguments, "--encoders", str(tmp_path / "nowhere")])
+
+
+def test_runs_with_other_encoders_are_not_taken_as_those_with_these(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(command, "_make_runs", lambda *_: True)
+    out, file = tmp_path / "out", tmp_path / "one" / "moco" / "weights.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_text("1")
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    (tmp_path / "one" / "bert" / "bert").mkdir(parents=True)
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    (tmp_path / "other" / "moco" / "weights.safetensors").write_text("2")
+
+    def run(arm: str, encoders: str) -> int | None:
+        arguments = ["fusioner", "--arms", arm, "--output", str(out)]
+        return command.main([*arguments, "--encoders", str(tmp_path / encoders)])
+
+    for arm, encoders in (("clip", "nowhere"), ("moco", "one"), ("moco", "copy")):
+        assert run(arm, encoders) == 0
+    with pytest.raises(UserError, match=f"{tmp_path}/other/moco/.*: {out} holds runs with another"):
+        run("moco", "other")
+    assert run("clip_bert", "other") == 0  # the first with this encoder
+    (tmp_path / "other" / "bert" / "bert" / "vocab.txt").touch()
+    with pytest.raises(UserError, match="other/bert/bert: .* holds runs with another one"):
+        run("clip_bert", "other")
+    settings = json.loads((out / "settings.json").read_text())
+    del settings["encoders"]  # as earlier versions wrote them
+    (out / "settings.json").write_text(json.dumps(settings))
+    assert run("moco", "other") == 0
 
 
 def test_both_injectors_work_in_the_recipe() -> None:
@@ -132,6 +163,13 @@ def test_a_cooldown_is_a_share(value: str, capsys) -> None:
     assert "must be between 0 and 1" in capsys.readouterr().err
 
 
+def test_a_cooldown_of_no_step_is_refused(tmp_path: Path) -> None:
+    given = ["--steps", "2", "100", "--cooldown", "0.1", "--output", str(tmp_path)]
+    with pytest.raises(UserError, match=r"--cooldown 0\.1: less than one step of 2; give a larger"):
+        command.main(given)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_score_that_the_options_left_out_costs_no_report(tmp_path: Path) -> None:
     counts = SceneCounts.of_states({}, np.array([True, False]))
     for arm, seed in itertools.product(("a", "b"), (0, 1)):
@@ -140,6 +178,29 @@ def test_a_score_that_the_options_left_out_costs_no_report(tmp_path: Path) -> No
         counts.write(folder / "scenes_1000.npz")
     text = report(Outcome.of_runs("frozenseg", command.collect(tmp_path, FROZENSEG)))
     assert "2 seeds: PQ seen +0.0 (+0.0 to +0.0): undecided; PQ unseen no score in" in text
+
+
+def test_copies_of_runs_are_no_runs_and_lost_counts_are_one_line(tmp_path: Path) -> None:
+    scores, counts = {"PQ-seen": 40.0}, SceneCounts.of_states({}, np.array([True, False]))
+    copies = ("a_seed_0.bak", "a_seed_copy_7", "a_seed_007", "a_seed_0_old", "old_d_seed_3")
+    for name in ("a_seed_0", "d_seed_0", *copies):
+        for file in ("scores_2.json", "scores_2 (1).json", "scores_shuffled_2.json"):
+            write_json(tmp_path / name / file, scores)
+        counts.write(tmp_path / name / "scenes_2.npz")
+        counts.write(tmp_path / name / "scenes_shuffled_2.npz")
+    (found,) = command.collect(tmp_path, FROZENSEG).values()
+    assert {arm: list(runs) for arm, runs in found.items()} == {"a": [0], "d": [0], "shuffled": [0]}
+    path = tmp_path / "a_seed_0" / "scenes_2.npz"
+    content = path.read_bytes()
+    for damage, said in (
+        (lambda: path.write_bytes(content[:100]), "not a complete .npz file"),
+        (lambda: np.savez(path, seen=np.ones(2)), "does not hold the counts of scenes"),
+        (lambda: np.savez(path, other=np.ones(2)), "does not hold the counts of scenes"),
+        (path.unlink, "no such file"),
+    ):
+        damage()
+        with pytest.raises(UserError, match=f"{path}: {said}.*; delete it and the scores beside"):
+            command.collect(tmp_path, FROZENSEG)
 
 
 def test_shared_parts_begin_with_the_same_weights(tmp_path: Path) -> None:
@@ -401,6 +462,23 @@ def test_weights_are_not_scored_as_those_of_fewer_steps(tiny, tmp_path, options)
     with pytest.raises(UserError, match="a_seed_0: trained for 2 steps already, but not .* 1;"):
         command.main(tiny("--seeds", "0", "--steps", "1", "--arms", "a", *options))
     assert not (tmp_path / "experiment" / "a_seed_0" / "scores_1.json").is_file()
+
+
+def test_a_damaged_checkpoint_of_a_later_step_is_no_training(tmp_path, monkeypatch) -> None:
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints", keep=2)
+    later = [checkpoints.save(checkpoint(step)) for step in (1, 2)][-1]
+    monkeypatch.setattr(runs, "train", lambda _, resume: SimpleNamespace(finished=resume))
+    run = runs.Run(
+        folder=tmp_path,
+        config=FROZENSEG.config,
+        options=FROZENSEG.arms["a"].options,
+        weights=tmp_path / "a.safetensors",
+        trained_in=tmp_path,
+    )
+    with pytest.raises(UserError, match="trained for 2 steps already, but not scored after 1;"):
+        run.train(1)
+    later.write_bytes(later.read_bytes()[:100])
+    assert run.train(1)
 
 
 def test_no_time_no_run(tiny, tmp_path, caplog) -> None:

@@ -1,5 +1,6 @@
 """The report of an outcome that was written by hand."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from frozenseg.small_world.experiment.arms import FROZENSEG
 from frozenseg.small_world.experiment.outcome import Outcome
 from frozenseg.small_world.experiment.paired import Difference
 from frozenseg.small_world.experiment.report import report
+from frozenseg.small_world.experiment.scenes import SceneCounts
 
 LOGS = Path(__file__).parents[3] / "logs" / "small_world"
 
@@ -65,6 +67,20 @@ def test_an_outcome_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert np.isnan(again.gains[1000]["b - a"]["AP-seen"].per_seed[0])
 
 
+def test_an_answer_stays_when_the_report_is_made_again(tmp_path: Path, monkeypatch) -> None:
+    """Of gains so close to zero that the file does not tell them from it."""
+    close = Difference((0.0104, 0.0004), 0.0004, 2.0, True)
+    monkeypatch.setattr(
+        "frozenseg.small_world.experiment.outcome.differences",
+        lambda arm, other, metrics: dict.fromkeys(metrics, close),
+    )
+    run = dict.fromkeys(FROZENSEG.metrics, 40.0), SceneCounts.of_states({}, np.array([True]))
+    first = Outcome.of_runs("frozenseg", {1000: {"a": {0: run, 1: run}, "b": {0: run, 1: run}}})
+    first.write(tmp_path / "results.json")
+    assert report(first) == report(Outcome.read(tmp_path / "results.json"))
+    assert "PQ seen +0.0 (+0.0 to +2.0): undecided" in report(first)
+
+
 @pytest.mark.parametrize(
     "path", sorted(LOGS.glob("*/results.json")), ids=lambda path: path.parent.name
 )
@@ -73,6 +89,23 @@ def test_the_reports_in_the_logs_are_those_of_their_results(path: Path) -> None:
     conclusions = (path.parent / "conclusions.md").read_text().rstrip()
     expected = f"{conclusions}\n\n{report(Outcome.read(path))}"
     assert (path.parent / "report.md").read_text() == expected
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "said"),
+    [
+        ("gains", {}, "its scores and its gains are not of the same steps"),
+        ("gains", {"1000": {"b - a": {}}}, "PQ-seen is missing"),
+        ("scores", {"1000": {"a": {"0": {}}}}, "PQ-seen is missing"),
+        ("scores", {"1000": {"a": {}}}, "it has an arm without a run"),
+    ],
+)
+def test_a_file_that_lacks_something_is_refused(tmp_path: Path, section, value, said) -> None:
+    path = tmp_path / "results.json"
+    outcome().write(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {section: value}))
+    with pytest.raises(UserError, match=f"not the results of an experiment .*{said}"):
+        Outcome.read(path)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"experiment": "x", "scores": {}}', '{"gains": 1}'])
