@@ -405,6 +405,9 @@ def test_frames_keep_the_names_of_their_files(predictor: Predictor, tmp_path: Pa
     paths = [tmp_path / f"{name}.png" for name in "ab"]
     for path in paths:
         Image.fromarray(picture(40, 50)).save(path)
+    with open(paths[0], "rb") as file, Image.open(paths[1]) as image:
+        for results in (predictor.batch([file, image], WORDS), predictor.track([file, image], "a")):
+            assert [result.file_name for result in results] == [str(path) for path in paths]
     for still in (None, 1.0):
         results = list(predictor.track(tmp_path, WORDS, still=still))
         assert [result.file_name for result in results] == [str(path) for path in paths]

@@ -5,6 +5,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from frozenseg.data.image_files import is_video, list_images
-from frozenseg.data.images import read_image, read_pil
+from frozenseg.data.images import file_name, read_image, read_pil
 from frozenseg.data.pixels import rgb_of_array
 from frozenseg.errors import UserError, UserValueError
 
@@ -28,6 +29,18 @@ class OneFile(str):
     """
 
 
+class OwnFile(io.RawIOBase):
+    """An open file that nothing else reads or moves, so that any thread may read it later."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldImage:
+    """An image that has been read: its pixels (H, W, 3) uint8 RGB, and its file's name, if any."""
+
+    pixels: np.ndarray
+    filename: str | None
+
+
 def to_array(image: Any) -> np.ndarray:
     """Convert an image in any form to (H, W, 3) uint8 RGB.
 
@@ -38,8 +51,10 @@ def to_array(image: Any) -> np.ndarray:
     Raises `UserError` for anything else, and for an image that cannot be read; addresses (URLs) are
     refused.
     """
-    if isinstance(image, UserError):  # from `each_image`
+    if isinstance(image, UserError):  # from `each_image`, like the next
         raise image
+    if isinstance(image, HeldImage):
+        return image.pixels
     if isinstance(image, str | os.PathLike):
         _refuse_address(image)
         return read_image(os.path.expanduser(image))
@@ -117,9 +132,10 @@ def each_image(images: Any) -> Iterator[Any]:
 
     A folder or glob, even inside a list, stands for its files, without videos; a `OneFile` is one
     file, and so is a path inside a list that has brackets, but neither `*` nor `?`. Where an entry
-    of a list stands for no image, its `UserError` is yielded, which `to_array` raises. Arrays and
-    tensors are copied, because a generator may write the next image into the same memory before
-    this one is read. Raises `UserError` for a single folder or glob without images, and for
+    of a list stands for no image, its `UserError` is yielded, which `to_array` raises. Arrays,
+    tensors and buffers are copied, and PIL images and open files are read at once, except for an
+    `OwnFile`: a generator may write the next image into the same memory, or move the same file on,
+    before this one is used. Raises `UserError` for a single folder or glob without images, and for
     anything that is neither a path nor several images, see `is_many`.
     """
     if isinstance(images, np.ndarray | Tensor) and not is_many(images):
@@ -146,8 +162,20 @@ def each_image(images: Any) -> Iterator[Any]:
             yield entry.copy()
         elif isinstance(entry, Tensor):
             yield entry.clone()
-        else:
+        elif isinstance(entry, bytearray | memoryview):
+            yield bytes(entry)
+        elif isinstance(entry, str | os.PathLike | bytes | OwnFile):
             yield entry
+        else:
+            yield _held(entry)
+
+
+def _held(entry: Any) -> HeldImage | UserError:
+    """Read a PIL image or an open file; return its `UserError` if that fails."""
+    try:
+        return HeldImage(to_array(entry), file_name(entry))
+    except UserError as error:
+        return error
 
 
 def _files(entry: str | os.PathLike[str]) -> list[Path]:
