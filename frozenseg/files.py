@@ -90,10 +90,12 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn the errors of a full disk, a lack of permission and the like into a `WriteError`.
 
     The `WriteError` names `path`, or its parent folder that cannot be made. An error about an
-    unrelated file, such as one that the block reads, is raised unchanged.
+    unrelated file, such as one that the block reads, is raised unchanged, and so is a `UserError`.
     """
     try:
         yield
+    except UserError:  # that of a missing file is an `OSError` too
+        raise
     except SafetensorError as error:  # the library raises it in place of an OSError
         raise WriteError(_cannot_write(path, str(error))) from None
     except OSError as error:

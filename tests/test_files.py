@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from frozenseg.build.hub import from_pretrained
-from frozenseg.errors import UserError, WriteError
+from frozenseg.errors import MissingFileError, UserError, WriteError
 from frozenseg.files import (
     atomic_path,
     json_text,
@@ -74,6 +74,8 @@ def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
 def test_errors_about_other_files_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "out" / "a.txt"):
         (tmp_path / "missing").read_text()
+    with pytest.raises(MissingFileError, match=r"^b\.txt"), atomic_path(tmp_path / "out" / "a.txt"):
+        raise MissingFileError("b.txt: no such file")
     assert list((tmp_path / "out").iterdir()) == []
 
 
