@@ -135,8 +135,8 @@ def each_image(images: Any) -> Iterator[Any]:
     of a list stands for no image, its `UserError` is yielded, which `to_array` raises. Arrays,
     tensors and buffers are copied, and PIL images and open files are read at once, except for an
     `OwnFile`: a generator may write the next image into the same memory, or move the same file on,
-    before this one is used. Raises `UserError` for a single folder or glob without images, and for
-    anything that is neither a path nor several images, see `is_many`.
+    before this one is used. Raises `UserError` for a single folder or glob without images, for a
+    set, and for anything that is neither a path nor several images, see `is_many`.
     """
     if isinstance(images, np.ndarray | Tensor) and not is_many(images):
         raise UserValueError(
@@ -151,6 +151,8 @@ def each_image(images: Any) -> Iterator[Any]:
             f"several images were expected, got {type(images).__name__}; give a list of images, a "
             "generator or a folder"
         )
+    if isinstance(images, set | frozenset):
+        raise UserValueError("a set of images has no order; give a list, such as sorted(images)")
     for entry in images:
         is_path = isinstance(entry, str | os.PathLike) and not isinstance(entry, OneFile)
         if is_path and _names_many(entry, brackets=False):

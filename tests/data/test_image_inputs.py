@@ -61,6 +61,12 @@ def test_what_is_no_image(image: object, message: str) -> None:
         to_array(image)
 
 
+def test_a_set_of_images_has_no_order(folder: Path) -> None:
+    for images in ({folder / "a.png"}, frozenset()):
+        with pytest.raises(UserError, match="a set of images has no order; give a list, such as"):
+            list(each_image(images))
+
+
 def test_a_truncated_picture_is_one_kind_of_error(folder: Path, photo: np.ndarray) -> None:
     """By its path, as bytes, and opened by Pillow, which reads the pixels late."""
     buffer = io.BytesIO()
