@@ -77,6 +77,8 @@ def user_path(name: str | os.PathLike[str]) -> Path:
     text = os.fspath(name)
     if not text:  # `Path("")` would be the working folder
         raise UserError("the name of a file or folder is empty (an unset variable?); give one")
+    if "\0" in text:
+        raise UserError(f"{text!r}: has a null character; remove it")
     if is_address(text):
         raise UserError(f"{text}: an address; fetch the file first and give its path")
     path = os.path.expanduser(text)

@@ -91,6 +91,11 @@ def test_half_written_files_of_others_stay_for_an_hour(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
+def test_a_null_character_is_in_no_name() -> None:
+    with pytest.raises(UserError, match=r"'a\\x00': has a null character"):
+        user_path("a\0")
+
+
 def test_an_empty_name_is_not_the_working_folder() -> None:
     for call in (user_path, find_config, from_pretrained):
         with pytest.raises(UserError, match="^the name of a file or folder is empty"):

@@ -56,12 +56,14 @@ def to_array(image: Any) -> np.ndarray:
     if isinstance(image, HeldImage):
         return image.pixels
     if isinstance(image, str | os.PathLike):
-        _refuse_address(image)
-        return read_image(os.path.expanduser(image))
+        path = os.fsdecode(image)
+        _refuse_address(path)
+        return read_image(os.path.expanduser(path))
     if isinstance(image, bytes | bytearray | memoryview):
-        if not len(image):
+        content = bytes(image)  # a view may skip bytes, which `BytesIO` refuses
+        if not content:
             raise UserValueError("the image is empty (0 bytes)")
-        return read_image(io.BytesIO(image))
+        return read_image(io.BytesIO(content))
     if isinstance(image, Image.Image):
         return read_pil(image)
     if isinstance(image, Tensor):
@@ -82,7 +84,8 @@ def _array_of_tensor(image: Tensor) -> np.ndarray:
     """Return the values of an image tensor with the channels last."""
     if image.device.type == "meta" or str(image.layout) != "torch.strided":
         raise UserValueError("an image tensor must be dense and hold pixels; this one does not")
-    image = image.detach().cpu()
+    # Conjugate and negative values may be computed only when they are read; numpy lacks such views.
+    image = image.detach().cpu().resolve_conj().resolve_neg()
     if image.ndim == 3 and image.shape[0] == 3:
         if image.shape[2] == 3:
             raise UserValueError(
@@ -122,7 +125,7 @@ def _names_many(path: str | os.PathLike[str], *, brackets: bool) -> bool:
     brackets: whether `[` alone makes a glob. Files often have brackets in their names, and such a
     file that is missing must not become another one.
     """
-    text = os.path.expanduser(os.fspath(path))
+    text = os.path.expanduser(os.fsdecode(path))
     is_glob = any(sign in text for sign in "*?") or (brackets and glob.has_magic(text))
     return os.path.isdir(text) or (is_glob and not os.path.exists(text))
 
@@ -182,14 +185,13 @@ def _held(entry: Any) -> HeldImage | UserError:
 
 def _files(entry: str | os.PathLike[str]) -> list[Path]:
     """Return the images of a folder or glob; raise `UserError` if there is none."""
-    found = [path for path in list_images([os.fspath(entry)]) if not is_video(path)]
+    found = [path for path in list_images([os.fsdecode(entry)]) if not is_video(path)]
     if not found:
         raise UserValueError(f"{entry}: holds only videos; give each of them to track")
     return found
 
 
-def _refuse_address(path: str | os.PathLike[str]) -> None:
-    text = os.fspath(path)
+def _refuse_address(text: str) -> None:
     if ADDRESS.match(text) and not Path(text).exists():
         raise UserValueError(
             f"{text}: an address, which is not followed; download the image and give its file"

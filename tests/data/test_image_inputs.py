@@ -1,6 +1,7 @@
 """Images in every form that a call takes."""
 
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,34 @@ def test_bytes_and_files(folder: Path, photo: np.ndarray) -> None:
 def test_what_is_no_image(image: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         to_array(image)
+
+
+class BytesPath(os.PathLike):
+    """A path in bytes, as of `os.scandir(b".")`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> bytes:
+        return os.fsencode(self.path)
+
+
+def test_odd_views_of_an_image_are_read(folder: Path, photo: np.ndarray) -> None:
+    content = (folder / "a.png").read_bytes()
+    every_second = memoryview(bytes(byte for byte in content for _ in range(2)))[::2]
+    path = BytesPath(folder / "a.png")
+    for image in (every_second, path):
+        np.testing.assert_array_equal(to_array(image), photo)
+        (entry,) = each_image([image])
+        np.testing.assert_array_equal(to_array(entry), photo)
+    assert file_name(path) == str(folder / "a.png") and is_many(BytesPath(folder))
+    assert len(list(each_image([BytesPath(folder)]))) == 3
+    grey = photo[..., 0].view(np.matrix)
+    np.testing.assert_array_equal(to_array(grey), photo[..., [0] * 3])
+    values = torch.from_numpy(photo[..., 0] / 255)
+    negative = torch.complex(values, -values).conj().imag
+    assert negative.is_neg()
+    np.testing.assert_array_equal(to_array(negative), photo[..., [0] * 3])
 
 
 def test_a_set_of_images_has_no_order(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -465,6 +466,14 @@ def test_synonyms_of_categories_count_where_one_class_has_them(
     ]
     assert Vocabulary.parse(bows).names == (("bow, ribbon", "knot"), ("bow (weapon)",))
     assert "2 synonyms are left out because other classes have them too, e.g. 'bow'" in caplog.text
+
+
+@pytest.mark.parametrize("one", [np.array("car"), torch.tensor(5)])
+def test_one_value_in_an_array_is_no_list(one: object) -> None:
+    with pytest.raises(UserError, match=r"the vocabulary is .*: give names as"):
+        Vocabulary.parse(one)
+    with pytest.raises(UserError, match=r"things is .*: give names as"):
+        Vocabulary.parse("car", one)
 
 
 def test_a_string_that_is_the_name_of_a_file_is_refused() -> None:
