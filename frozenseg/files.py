@@ -77,6 +77,8 @@ def user_path(name: str | os.PathLike[str]) -> Path:
     text = os.fspath(name)
     if not text:  # `Path("")` would be the working folder
         raise UserError("the name of a file or folder is empty (an unset variable?); give one")
+    if "\0" in text:
+        raise UserError(f"{text!r}: has a null character; remove it")
     if is_address(text):
         raise UserError(f"{text}: an address; fetch the file first and give its path")
     path = os.path.expanduser(text)
@@ -90,10 +92,12 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn the errors of a full disk, a lack of permission and the like into a `WriteError`.
 
     The `WriteError` names `path`, or its parent folder that cannot be made. An error about an
-    unrelated file, such as one that the block reads, is raised unchanged.
+    unrelated file, such as one that the block reads, is raised unchanged, and so is a `UserError`.
     """
     try:
         yield
+    except UserError:  # that of a missing file is an `OSError` too
+        raise
     except SafetensorError as error:  # the library raises it in place of an OSError
         raise WriteError(_cannot_write(path, str(error))) from None
     except OSError as error:

@@ -36,6 +36,7 @@ from frozenseg.runtime.isolation import plain_defaults
 from frozenseg.runtime.memory import out_of_memory_named
 from frozenseg.structures import Prediction, TextEmbeddings
 from frozenseg.text.classifier import TextClassifier
+from frozenseg.text.names import shown
 from frozenseg.text.vocabulary import Source, Vocabulary
 from frozenseg.tracking.tracker import Tracker
 
@@ -221,6 +222,8 @@ class Predictor:
             >>> one.track_ids == other.track_ids
             True
         """
+        if not isinstance(tracker, Tracker | None):
+            raise UserValueError(f"tracker {shown(tracker)}: must be a Tracker, or None")
         words, known = Vocabulary.parse(vocabulary, things), tracker or tracker_of(threshold)
         named: Iterator[tuple[str | None, np.ndarray]]
         if isinstance(frames, str | os.PathLike) and not is_many(frames):

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from frozenseg.build.hub import from_pretrained
-from frozenseg.errors import UserError, WriteError
+from frozenseg.errors import MissingFileError, UserError, WriteError
 from frozenseg.files import (
     atomic_path,
     json_text,
@@ -74,6 +74,8 @@ def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
 def test_errors_about_other_files_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "out" / "a.txt"):
         (tmp_path / "missing").read_text()
+    with pytest.raises(MissingFileError, match=r"^b\.txt"), atomic_path(tmp_path / "out" / "a.txt"):
+        raise MissingFileError("b.txt: no such file")
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -87,6 +89,11 @@ def test_half_written_files_of_others_stay_for_an_hour(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == sorted([alive, *others])
     remove_temporaries(tmp_path, "*.png", alone=True)
     assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+def test_a_null_character_is_in_no_name() -> None:
+    with pytest.raises(UserError, match=r"'a\\x00': has a null character"):
+        user_path("a\0")
 
 
 def test_an_empty_name_is_not_the_working_folder() -> None:

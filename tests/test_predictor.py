@@ -211,6 +211,12 @@ def test_trained_parts_alone_need_the_frozen_ones(folder: Path) -> None:
     assert segmenter.note == "random weights (clip, sam): the result means nothing"
 
 
+@pytest.mark.parametrize("model", [5, b"small"])
+def test_what_is_no_name_of_a_model(model: object) -> None:
+    with pytest.raises(UserError, match=f"model {model}: must be the name of a model, or a path"):
+        frozenseg.load(model)
+
+
 @pytest.mark.parametrize("name", ["smal", "no/such/folder", "nothing.yaml"])
 def test_unknown_models(name: str) -> None:
     with pytest.raises(UserError, match=f"configuration {name}: no such file, and no recipe"):
@@ -405,6 +411,9 @@ def test_frames_keep_the_names_of_their_files(predictor: Predictor, tmp_path: Pa
     paths = [tmp_path / f"{name}.png" for name in "ab"]
     for path in paths:
         Image.fromarray(picture(40, 50)).save(path)
+    with open(paths[0], "rb") as file, Image.open(paths[1]) as image:
+        for results in (predictor.batch([file, image], WORDS), predictor.track([file, image], "a")):
+            assert [result.file_name for result in results] == [str(path) for path in paths]
     for still in (None, 1.0):
         results = list(predictor.track(tmp_path, WORDS, still=still))
         assert [result.file_name for result in results] == [str(path) for path in paths]
@@ -461,7 +470,12 @@ def test_results_can_be_compared_and_looked_for(predictor: Predictor) -> None:
 
 
 def test_a_video_in_python_names_what_is_wrong(predictor: Predictor, tmp_path: Path) -> None:
-    for wrong, words in (({"threshold": 2}, "threshold 2"), ({"still": -1}, "still -1")):
+    for wrong, words in (
+        ({"threshold": 2}, "threshold 2"),
+        ({"still": -1}, "still -1"),
+        ({"still": "x"}, "still 'x': must lie in 0-255"),
+        ({"tracker": "x"}, "tracker 'x': must be a Tracker"),
+    ):
         with pytest.raises(UserError, match=words):
             next(predictor.track([picture(40, 40)], WORDS, **wrong))
     with pytest.raises(UserError, match=r"a\.mp4: no such video file"):

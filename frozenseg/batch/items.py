@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from frozenseg.data.image_inputs import OneFile
+from frozenseg.data.image_inputs import OneFile, OwnFile
 from frozenseg.data.images import UnreachableFile
 from frozenseg.errors import MissingFileError, UserError, import_extra
 from frozenseg.files import is_address
@@ -127,7 +127,7 @@ def _lost(place: str, reason: str, remedy: str = "restore it") -> SourceLost:
     return SourceLost(f"{place}: can no longer be reached ({reason}); {remedy} {CONTINUE}")
 
 
-class _Fetched(io.RawIOBase):
+class _Fetched(OwnFile):
     """A binary file whose bytes are fetched when they are first needed."""
 
     def __init__(self, name: str, fetch: Any) -> None:

@@ -1,6 +1,7 @@
 """Build a predictor from a configuration: `load`, and the parts that only prediction needs."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -69,6 +70,8 @@ def load(
         >>> result.panoptic.ids.shape == result.image.shape[:2]
         True
     """
+    if not isinstance(model, str | os.PathLike | None):
+        raise UserError(f"model {model!r}: must be the name of a model, or a path")
     device = None if device is None else str(device)
     if str(model).endswith((".onnx", ".xml")):
         if weights is not None or options or backend is not None:

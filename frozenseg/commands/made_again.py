@@ -8,7 +8,7 @@ from tqdm import tqdm
 from frozenseg.commands.result_names import Input, is_film
 from frozenseg.data.file_states import has_changed
 from frozenseg.data.prediction_lines import PredictionLines
-from frozenseg.data.results import label_maps
+from frozenseg.data.results import label_maps, panoptic_path
 from frozenseg.files import writing
 
 logger = logging.getLogger(__name__)
@@ -19,8 +19,9 @@ def forget_outdated(inputs: list[Input], output: Path, lines: PredictionLines) -
 
     Their inputs are then no longer done or begun. A warning says how many they are.
     """
-    done = [entry for entry in inputs if entry.source in lines.done]
-    lost = [entry for entry in done if not _has_label_maps(entry, output, lines)]
+    begun = {lines.begun.source} if lines.begun else set()
+    read = [entry for entry in inputs if entry.source in lines.done.keys() | begun]
+    lost = [entry for entry in read if not _has_label_maps(entry, output, lines)]
     # If a folder was copied, all files have new times, and reading them takes a while.
     known = [entry for entry in inputs if entry.source in lines.files]
     bar = tqdm(known, unit=" files compared", delay=2, disable=None)
@@ -40,11 +41,15 @@ def forget_outdated(inputs: list[Input], output: Path, lines: PredictionLines) -
 
 
 def _has_label_maps(entry: Input, output: Path, lines: PredictionLines) -> bool:
-    """Tell whether an input has as many label maps as frames.
+    """Tell whether an input has as many label maps as frames, or a begun video those it will keep.
 
     More of them are no proof: earlier versions left those of replaced runs in the folder of a
-    video, where they would hide a missing one.
+    video, where they would hide a missing one. After the frames that a begun video keeps, its
+    stopped run has left some more.
     """
+    if lines.begun is not None and entry.source == lines.begun.source:
+        kept = (line["panoptic"]["file_name"] for line in lines.frames_begun())
+        return all(panoptic_path(output, name).exists() for name in kept)
     found = label_maps(output, entry.name, is_film(entry.path))
     return sum(1 for _ in found) == lines.frames.get(entry.source, 1)
 

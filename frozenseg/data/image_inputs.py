@@ -5,6 +5,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from frozenseg.data.image_files import is_video, list_images
-from frozenseg.data.images import read_image, read_pil
+from frozenseg.data.images import file_name, read_image, read_pil
 from frozenseg.data.pixels import rgb_of_array
 from frozenseg.errors import UserError, UserValueError
 
@@ -28,6 +29,18 @@ class OneFile(str):
     """
 
 
+class OwnFile(io.RawIOBase):
+    """An open file that nothing else reads or moves, so that any thread may read it later."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldImage:
+    """An image that has been read: its pixels (H, W, 3) uint8 RGB, and its file's name, if any."""
+
+    pixels: np.ndarray
+    filename: str | None
+
+
 def to_array(image: Any) -> np.ndarray:
     """Convert an image in any form to (H, W, 3) uint8 RGB.
 
@@ -38,15 +51,19 @@ def to_array(image: Any) -> np.ndarray:
     Raises `UserError` for anything else, and for an image that cannot be read; addresses (URLs) are
     refused.
     """
-    if isinstance(image, UserError):  # from `each_image`
+    if isinstance(image, UserError):  # from `each_image`, like the next
         raise image
+    if isinstance(image, HeldImage):
+        return image.pixels
     if isinstance(image, str | os.PathLike):
-        _refuse_address(image)
-        return read_image(os.path.expanduser(image))
+        path = os.fsdecode(image)
+        _refuse_address(path)
+        return read_image(os.path.expanduser(path))
     if isinstance(image, bytes | bytearray | memoryview):
-        if not len(image):
+        content = bytes(image)  # a view may skip bytes, which `BytesIO` refuses
+        if not content:
             raise UserValueError("the image is empty (0 bytes)")
-        return read_image(io.BytesIO(image))
+        return read_image(io.BytesIO(content))
     if isinstance(image, Image.Image):
         return read_pil(image)
     if isinstance(image, Tensor):
@@ -67,7 +84,8 @@ def _array_of_tensor(image: Tensor) -> np.ndarray:
     """Return the values of an image tensor with the channels last."""
     if image.device.type == "meta" or str(image.layout) != "torch.strided":
         raise UserValueError("an image tensor must be dense and hold pixels; this one does not")
-    image = image.detach().cpu()
+    # Conjugate and negative values may be computed only when they are read; numpy lacks such views.
+    image = image.detach().cpu().resolve_conj().resolve_neg()
     if image.ndim == 3 and image.shape[0] == 3:
         if image.shape[2] == 3:
             raise UserValueError(
@@ -107,7 +125,7 @@ def _names_many(path: str | os.PathLike[str], *, brackets: bool) -> bool:
     brackets: whether `[` alone makes a glob. Files often have brackets in their names, and such a
     file that is missing must not become another one.
     """
-    text = os.path.expanduser(os.fspath(path))
+    text = os.path.expanduser(os.fsdecode(path))
     is_glob = any(sign in text for sign in "*?") or (brackets and glob.has_magic(text))
     return os.path.isdir(text) or (is_glob and not os.path.exists(text))
 
@@ -117,10 +135,11 @@ def each_image(images: Any) -> Iterator[Any]:
 
     A folder or glob, even inside a list, stands for its files, without videos; a `OneFile` is one
     file, and so is a path inside a list that has brackets, but neither `*` nor `?`. Where an entry
-    of a list stands for no image, its `UserError` is yielded, which `to_array` raises. Arrays and
-    tensors are copied, because a generator may write the next image into the same memory before
-    this one is read. Raises `UserError` for a single folder or glob without images, and for
-    anything that is neither a path nor several images, see `is_many`.
+    of a list stands for no image, its `UserError` is yielded, which `to_array` raises. Arrays,
+    tensors and buffers are copied, and PIL images and open files are read at once, except for an
+    `OwnFile`: a generator may write the next image into the same memory, or move the same file on,
+    before this one is used. Raises `UserError` for a single folder or glob without images, for a
+    set, and for anything that is neither a path nor several images, see `is_many`.
     """
     if isinstance(images, np.ndarray | Tensor) and not is_many(images):
         raise UserValueError(
@@ -135,6 +154,8 @@ def each_image(images: Any) -> Iterator[Any]:
             f"several images were expected, got {type(images).__name__}; give a list of images, a "
             "generator or a folder"
         )
+    if isinstance(images, set | frozenset):
+        raise UserValueError("a set of images has no order; give a list, such as sorted(images)")
     for entry in images:
         is_path = isinstance(entry, str | os.PathLike) and not isinstance(entry, OneFile)
         if is_path and _names_many(entry, brackets=False):
@@ -146,20 +167,31 @@ def each_image(images: Any) -> Iterator[Any]:
             yield entry.copy()
         elif isinstance(entry, Tensor):
             yield entry.clone()
-        else:
+        elif isinstance(entry, bytearray | memoryview):
+            yield bytes(entry)
+        elif isinstance(entry, str | os.PathLike | bytes | OwnFile):
             yield entry
+        else:
+            yield _held(entry)
+
+
+def _held(entry: Any) -> HeldImage | UserError:
+    """Read a PIL image or an open file; return its `UserError` if that fails."""
+    try:
+        return HeldImage(to_array(entry), file_name(entry))
+    except UserError as error:
+        return error
 
 
 def _files(entry: str | os.PathLike[str]) -> list[Path]:
     """Return the images of a folder or glob; raise `UserError` if there is none."""
-    found = [path for path in list_images([os.fspath(entry)]) if not is_video(path)]
+    found = [path for path in list_images([os.fsdecode(entry)]) if not is_video(path)]
     if not found:
         raise UserValueError(f"{entry}: holds only videos; give each of them to track")
     return found
 
 
-def _refuse_address(path: str | os.PathLike[str]) -> None:
-    text = os.fspath(path)
+def _refuse_address(text: str) -> None:
     if ADDRESS.match(text) and not Path(text).exists():
         raise UserValueError(
             f"{text}: an address, which is not followed; download the image and give its file"

@@ -310,7 +310,7 @@ def file_name(image: Any) -> str | None:
     """Return the file name of a path, a PIL image or a file object, if it has one."""
     if not isinstance(image, str | os.PathLike):
         image = getattr(image, "filename", None) or getattr(image, "name", None)
-    return os.fspath(image) if image and isinstance(image, str | os.PathLike) else None
+    return os.fsdecode(image) if image and isinstance(image, str | os.PathLike) else None
 
 
 def numbered(number: int) -> str:

@@ -13,6 +13,7 @@ def rgb_of_array(values: np.ndarray) -> np.ndarray:
     values: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, which is blended with white; uint8,
         uint16 or float in 0-1. Raises `UserValueError` for anything else.
     """
+    values = np.asarray(values)  # a `np.matrix` has two dimensions whatever its index
     if values.ndim == 2:
         values = values[..., None]
     if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or values.size == 0:

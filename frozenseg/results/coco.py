@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from frozenseg.data.coco_records import categories_of, instance_records, segment_record
+from frozenseg.errors import UserValueError
+from frozenseg.text.names import shown
 
 if TYPE_CHECKING:
     from frozenseg.results.result import SegmentationResult
@@ -18,7 +20,10 @@ def coco_documents(
     image_id: the id of the image in both documents. panoptic_file: the name of the PNG of ids.
     """
     height, width = result.image.shape[:2]
-    image_id = operator.index(image_id)  # integers of numpy are none of JSON's types
+    try:
+        image_id = operator.index(image_id)  # integers of numpy are none of JSON's types
+    except TypeError:
+        raise UserValueError(f"image_id {shown(image_id)}: must be a whole number") from None
     image = {
         "id": image_id,
         "file_name": Path(result.file_name or "image.png").name,

@@ -10,6 +10,7 @@ import numpy as np
 from frozenseg.errors import UserError, UserValueError
 from frozenseg.results.result import SegmentationResult
 from frozenseg.results.selection import checked_threshold
+from frozenseg.text.names import shown
 from frozenseg.tracking.tracker import Tracker
 
 Outcome = SegmentationResult | UserError
@@ -73,8 +74,8 @@ class Still:
     """
 
     def __init__(self, level: float) -> None:
-        if not 0 <= level <= 255:
-            raise UserValueError(f"still {level:g}: must lie in 0-255")
+        if not isinstance(level, int | float | np.number) or not 0 <= level <= 255:
+            raise UserValueError(f"still {shown(level)}: must lie in 0-255")
         self.level, self.reused = level, 0
         # The frames that still need a result: None for one that is being segmented, the frame
         # itself for one that reuses the result before it.

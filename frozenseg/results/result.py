@@ -126,6 +126,8 @@ class SegmentationResult:
         """
         target = user_path(folder)
         stem = self._stem if name is None else name
+        if "\0" in stem:
+            raise UserValueError(f"name {stem!r}: has a null character; remove it")
         picture = target / f"{stem}_drawn.png"
         with atomic_path(picture) as temporary:
             self.draw().save(temporary)

@@ -63,11 +63,19 @@ _float32 = _Float32()
 
 @contextmanager
 def plain_defaults() -> Iterator[None]:
-    """Within the `with` block, new tensors are float32 and on the CPU, whatever the defaults are.
+    """Within the `with` block, new tensors are float32 and on the CPU, and autocast is off,
+    whatever the host has set.
 
-    segment-anything, open_clip and timm rely on these defaults. Tensors that other threads of the
-    host create meanwhile are float32 too, because PyTorch has no default dtype per thread.
+    segment-anything, open_clip and timm rely on these defaults, and a model has a precision of its
+    own. Tensors that other threads of the host create meanwhile are float32 too, because PyTorch
+    has no default dtype per thread.
     """
     cpu = torch.device("cpu")
-    with _float32, nullcontext() if torch.get_default_device() == cpu else cpu:
+    with (
+        _float32,
+        nullcontext() if torch.get_default_device() == cpu else cpu,
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+        torch.autocast("mps", enabled=False),
+    ):
         yield

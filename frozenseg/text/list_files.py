@@ -100,8 +100,9 @@ def _rows_of_table(text: str, what: str) -> list[Row]:
         raise UserValueError(f"{what}: holds no class")
     heading = [spelling(cell) for cell in table[0][1]]
     if HEADINGS.isdisjoint(heading):
-        numbered = all(cells[0].isdigit() for _, cells in table)
         longest = max(len(cells) for _, cells in table)
+        has_names = any(any(cells[1:]) for _, cells in table)  # otherwise the numbers are names
+        numbered = has_names and all(cells[0].isdigit() for _, cells in table)
         heading = [*(["id"] if numbered else []), "name", *["synonyms"] * longest]
     else:
         line, titles = table.pop(0)

@@ -64,7 +64,8 @@ def rows_of(source: object, what: str = "the vocabulary") -> list[Row]:
         return _rows_of_text(source, what)
     if isinstance(source, Mapping):
         return _numbered_rows(source, what)
-    if isinstance(source, NO_LIST) or not isinstance(source, Iterable):
+    one = isinstance(source, NO_LIST) or getattr(source, "ndim", 1) == 0  # 0: one value in an array
+    if one or not isinstance(source, Iterable):
         raise UserValueError(f"{what} is {shown(source)}: {ACCEPTED_FORMS}")
     if isinstance(source, set | frozenset):
         source = sorted(source, key=repr)  # the same order in every process

@@ -277,7 +277,8 @@ def _flags(names: Sequence[tuple[str, ...]], things: Source) -> tuple[bool, ...]
     if isinstance(things, Iterable) and not isinstance(things, Sized | io.IOBase):
         things = list(things)  # a generator; whether it is empty is only known now
     given = things.strip() if isinstance(things, str) else things
-    if isinstance(given, Sized) and len(given) == 0:
+    # An array without dimensions has no length; `rows_of` refuses it.
+    if isinstance(given, Sized) and getattr(given, "ndim", 1) != 0 and len(given) == 0:
         return tuple(False for _ in names)  # an empty list of things: no class is one
     rows = rows_of_file(things) if isinstance(things, os.PathLike) else rows_of(things, "things")
     things_by_spelling = {spelling(name): name for row in rows for name in row.names}

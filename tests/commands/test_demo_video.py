@@ -187,6 +187,21 @@ def test_a_stopped_video_whose_file_was_replaced_is_done_anew(
     assert len(content(tmp_path / "out", "panoptic.json")["images"]) == (18 if replaced else 24)
 
 
+@pytest.mark.parametrize("pictures", [False, True])
+def test_a_stopped_video_that_lacks_a_label_map_is_done_anew(
+    tmp_path: Path, pictures: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, again = clip(tmp_path / "a.mp4"), stopping(99)
+    with pytest.raises(Stop):
+        run(tmp_path / "out", path, model=stopping(20), pictures=pictures)
+    label_map = tmp_path / "out/predictions/panoptic/a/000003.png"
+    label_map.unlink()
+    assert run(tmp_path / "out", path, model=again, pictures=pictures).failures == []
+    assert "1 inputs are made again: their label maps are missing" in caplog.text
+    assert len(again.done) == 24 and label_map.exists()
+    assert len(content(tmp_path / "out", "panoptic.json")["images"]) == 24
+
+
 def test_a_stopped_video_whose_lines_say_nothing_of_its_file_goes_on(tmp_path: Path) -> None:
     path, again = clip(tmp_path / "a.mp4"), stopping(99)
     with pytest.raises(Stop):

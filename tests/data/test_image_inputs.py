@@ -1,15 +1,17 @@
 """Images in every form that a call takes."""
 
 import io
+import os
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
-from frozenseg.data.image_inputs import OneFile, each_image, is_many, to_array
+from frozenseg.data.image_inputs import OneFile, OwnFile, each_image, is_many, to_array
 from frozenseg.data.images import file_name
 from frozenseg.errors import MissingFileError, UserError
 
@@ -58,6 +60,40 @@ def test_bytes_and_files(folder: Path, photo: np.ndarray) -> None:
 def test_what_is_no_image(image: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         to_array(image)
+
+
+class BytesPath(os.PathLike):
+    """A path in bytes, as of `os.scandir(b".")`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> bytes:
+        return os.fsencode(self.path)
+
+
+def test_odd_views_of_an_image_are_read(folder: Path, photo: np.ndarray) -> None:
+    content = (folder / "a.png").read_bytes()
+    every_second = memoryview(bytes(byte for byte in content for _ in range(2)))[::2]
+    path = BytesPath(folder / "a.png")
+    for image in (every_second, path):
+        np.testing.assert_array_equal(to_array(image), photo)
+        (entry,) = each_image([image])
+        np.testing.assert_array_equal(to_array(entry), photo)
+    assert file_name(path) == str(folder / "a.png") and is_many(BytesPath(folder))
+    assert len(list(each_image([BytesPath(folder)]))) == 3
+    grey = photo[..., 0].view(np.matrix)
+    np.testing.assert_array_equal(to_array(grey), photo[..., [0] * 3])
+    values = torch.from_numpy(photo[..., 0] / 255)
+    negative = torch.complex(values, -values).conj().imag
+    assert negative.is_neg()
+    np.testing.assert_array_equal(to_array(negative), photo[..., [0] * 3])
+
+
+def test_a_set_of_images_has_no_order(folder: Path) -> None:
+    for images in ({folder / "a.png"}, frozenset()):
+        with pytest.raises(UserError, match="a set of images has no order; give a list, such as"):
+            list(each_image(images))
 
 
 def test_a_truncated_picture_is_one_kind_of_error(folder: Path, photo: np.ndarray) -> None:
@@ -189,6 +225,85 @@ def test_a_generator_is_drawn_as_it_is_needed(photo: np.ndarray) -> None:
 
     next(each_image(photos()))
     assert drawn == [0]
+
+
+def test_what_a_generator_changes_after_an_image_changes_no_image(photo: np.ndarray) -> None:
+    """Whatever holds the image is used again before anything reads the first of them."""
+    photos = [photo, photo[::-1].copy(), photo[:, ::-1].copy()]
+    films = io.BytesIO()
+    first, *others = map(Image.fromarray, photos)
+    first.save(films, "TIFF", save_all=True, append_images=others)
+
+    def files() -> list[bytes]:
+        contents = []
+        for picture in (first, *others):
+            file = io.BytesIO()
+            picture.save(file, "BMP")
+            contents.append(file.getvalue())
+        return contents
+
+    def buffers() -> Iterator[bytearray | memoryview]:
+        buffer = bytearray(len(files()[0]))
+        for number, content in enumerate(files()):
+            buffer[:] = content
+            yield buffer if number else memoryview(buffer)
+
+    def open_files() -> Iterator[io.BytesIO]:
+        file = io.BytesIO()
+        for content in files():
+            file.seek(0)
+            file.write(content)
+            yield file
+
+    def canvases() -> Iterator[Image.Image]:
+        canvas = Image.new("RGB", first.size)
+        for picture in (first, *others):
+            canvas.paste(picture)
+            yield canvas
+
+    for many in (ImageSequence.Iterator(Image.open(films)), buffers(), open_files(), canvases()):
+        found = list(each_image(many))
+        for entry, expected in zip(found, photos, strict=True):
+            np.testing.assert_array_equal(to_array(entry), expected)
+
+
+def test_a_file_that_nobody_else_moves_is_left_to_the_threads_that_read() -> None:
+    file = OwnFile()  # reading it would fail
+    assert list(each_image([file])) == [file]
+
+
+def test_files_of_one_archive_are_read_in_their_turn(photo: np.ndarray) -> None:
+    """A tar file gives other bytes, or ends early, if it moves on before a member is read."""
+    buffer, picture = io.BytesIO(), io.BytesIO()
+    Image.fromarray(photo).save(picture, "PNG")
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number in range(4):
+            member = tarfile.TarInfo(f"{number}.png")
+            member.size = len(picture.getvalue())
+            archive.addfile(member, io.BytesIO(picture.getvalue()))
+    buffer.seek(0)
+    with tarfile.open(fileobj=buffer, mode="r|") as archive:  # only forwards
+        found = list(each_image(archive.extractfile(member) for member in archive))
+    assert len(found) == 4
+    for entry in found:
+        np.testing.assert_array_equal(to_array(entry), photo)
+
+
+def test_one_picture_twice_is_read_once(folder: Path, photo: np.ndarray) -> None:
+    with Image.open(folder / "a.png") as picture:
+        found = list(each_image([picture, picture]))
+    for entry in found:
+        np.testing.assert_array_equal(to_array(entry), photo)
+        assert file_name(entry) == str(folder / "a.png")
+
+
+def test_a_file_that_is_damaged_costs_no_other(folder: Path, photo: np.ndarray) -> None:
+    good, bad = io.BytesIO((folder / "a.png").read_bytes()), io.BytesIO(b"no picture")
+    first, error, last = each_image([good, bad, good])
+    with pytest.raises(UserError, match="the image: not an image"):
+        to_array(error)
+    for entry in (first, last):
+        np.testing.assert_array_equal(to_array(entry), photo)
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:

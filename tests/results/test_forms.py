@@ -213,6 +213,8 @@ def test_coco_documents_through_pycocotools(tmp_path: Path) -> None:
     result = made()
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(result.to_coco(image_id=np.int64(7))["instances"]))
+    with pytest.raises(UserError, match="image_id 'x': must be a whole number"):
+        result.to_coco(image_id="x")
     data = coco.COCO(str(path))
     assert data.loadImgs(7)[0]["file_name"] == "street.jpg"
     found = data.loadAnns(data.getAnnIds(imgIds=[7]))
@@ -243,6 +245,8 @@ def test_saved_files_are_coco_panoptic(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(tmp_path))
     assert result.save("~/at_home") == tmp_path / "at_home"
     assert made(file_name=None).save(tmp_path, "x") and (tmp_path / "x_drawn.png").is_file()
+    with pytest.raises(UserError, match=r"name 'a\\x00': has a null character"):
+        result.save(tmp_path, "a\0")
 
 
 def test_a_machine_that_shows_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,14 +80,23 @@ HOST
 import frozenseg
 segmenter = frozenseg.load("small", device="cpu", options={"TEST.USE_SAM_MASKS": False})
 image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-result = segmenter(image, ["sky", "car", "grass"])
-print(json.dumps([np.unique(result.semantic, return_counts=True)[1].tolist(),
-                  len(result.panoptic.segments)]))
+words = ["sky", "car", "grass"]
+print(json.dumps([
+    [np.unique(result.semantic, return_counts=True)[1].tolist(), result.instances.scores.tolist(),
+     [segment.score for segment in result.panoptic.segments]]
+    for result in (segmenter(image, words, threshold=0), *segmenter.batch([image], words))
+]))
 """
 
 
-def test_a_hosts_defaults_do_not_matter() -> None:
-    host = "torch.set_default_dtype(torch.float64); torch.set_default_device('meta')"
+@pytest.mark.parametrize(
+    "host",
+    [
+        "torch.set_default_dtype(torch.float64); torch.set_default_device('meta')",
+        "torch.autocast('cpu', torch.bfloat16).__enter__()",
+    ],
+)
+def test_a_hosts_defaults_do_not_matter(host: str) -> None:
     assert run(FOUND.replace("HOST", host)) == run(FOUND.replace("HOST", ""))
 
 

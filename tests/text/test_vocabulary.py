@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -284,6 +285,8 @@ def test_a_flag_for_each_class() -> None:
         ("class,label\nb,5\na,3\n", [("a",), ("b",)], [True, True]),
         ("index,id,name\n0,9,sky\n1,2,car\n", [("car",), ("sky",)], [True, False]),
         ("label,name\n2,1\n1,0\n", [("1",), ("0",)], [True, True]),
+        ("0\n1\n2\n", [("0",), ("1",), ("2",)], [True] * 3),
+        ("0,\n1,\n", [("0",), ("1",)], [True] * 2),
     ],
 )
 def test_tables(
@@ -343,6 +346,7 @@ def test_what_is_quoted_is_one_name() -> None:
         ("id,name\n1,car, red\n", "line 2: has more cells than the heading; put what has a comma"),
         ("id,name\nx,car\n", "line 2: id is 'x'"),
         ("id,name\n1,\n", "line 2 is blank"),
+        ("0,zero\n1\n", "line 2 is blank"),
         ("name,isthing\ncar,maybe\n", "line 2: isthing is 'maybe'"),
         ("name\ncar\nCar\n", r"names 'Car' in more than one class \(line 2 and line 3\)"),
         ("\n\n", "holds no class"),
@@ -462,6 +466,14 @@ def test_synonyms_of_categories_count_where_one_class_has_them(
     ]
     assert Vocabulary.parse(bows).names == (("bow, ribbon", "knot"), ("bow (weapon)",))
     assert "2 synonyms are left out because other classes have them too, e.g. 'bow'" in caplog.text
+
+
+@pytest.mark.parametrize("one", [np.array("car"), torch.tensor(5)])
+def test_one_value_in_an_array_is_no_list(one: object) -> None:
+    with pytest.raises(UserError, match=r"the vocabulary is .*: give names as"):
+        Vocabulary.parse(one)
+    with pytest.raises(UserError, match=r"things is .*: give names as"):
+        Vocabulary.parse("car", one)
 
 
 def test_a_string_that_is_the_name_of_a_file_is_refused() -> None:
