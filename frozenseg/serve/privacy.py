@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# The messages of these packages help people who write a list of classes or a folder of images. In
+# The messages of these modules help people who write a list of classes or a folder of images. In
 # the service's log, they would reveal the words and pictures of its users.
-SILENCED = ("frozenseg.text", "frozenseg.data")
+SILENCED = ("frozenseg.text", "frozenseg.data", "frozenseg.notes")
 
 
 @contextmanager
