@@ -53,8 +53,9 @@ def test_a_reader_that_has_gone() -> None:
 
 def test_a_process_that_is_killed() -> None:
     """As the system does where memory runs out, with a process of a preparation."""
-    pool = "from concurrent.futures import ProcessPoolExecutor as Pool"
-    found = script(f"import os; {pool}; Pool(1).submit(os.abort).result()")
+    # Within `with`, as there: Python would otherwise close the pool twice at its exit, by chance.
+    pool = "import os; from concurrent.futures import ProcessPoolExecutor as Pool"
+    found = script(f"{pool}\n with Pool(1) as pool: pool.submit(os.abort).result()")
     assert found.returncode == 2 and found.stderr.count(b"\n") == 1
     assert b"error: one of the processes was killed" in found.stderr
 
