@@ -77,6 +77,12 @@ def one_line(text: str) -> str:
     )
 
 
+def reason_of(error: Exception) -> str:
+    """Say on one line why a file system, a store or a library failed."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
 def nearest(name: str, known: list[str], count: int = 3) -> str:
     """Return a phrase that suggests the known names closest to `name`: "did you mean a, b?"."""
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.5)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from frozenseg.data.image_inputs import OneFile, OwnFile
 from frozenseg.data.images import UnreachableFile
-from frozenseg.errors import MissingFileError, UserError, import_extra
+from frozenseg.errors import MissingFileError, UserError, import_extra, reason_of
 from frozenseg.files import is_address
 
 MISSING = -1
@@ -115,12 +115,6 @@ def _fetch(item: Item) -> bytes:
         raise MissingFileError(f"{item.path}: no such file") from None
     except Exception as error:  # each kind of store raises its own errors
         raise _lost(place, reason_of(error)) from None
-
-
-def reason_of(error: Exception) -> str:
-    """Say in a few words why a file system or a store failed."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
 
 
 def _lost(place: str, reason: str, remedy: str = "restore it") -> SourceLost:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from frozenseg.batch.items import MISSING, Item, file_system, reason_of
+from frozenseg.batch.items import MISSING, Item, file_system
 from frozenseg.data.image_files import image_suffixes, is_video, list_images
-from frozenseg.errors import UserError, import_extra, one_line
-from frozenseg.files import is_address
+from frozenseg.errors import UserError, import_extra, one_line, reason_of
+from frozenseg.files import is_address, read_text
 from frozenseg.notes import note
 
 LISTS = (".txt", ".lst")
@@ -98,14 +98,7 @@ def _unreadable(path: str, error: Exception) -> UserError:
 
 def _listed(entry: str) -> list[str]:
     """Read the lines of a text file, without empty lines and comments."""
-    try:
-        text = Path(os.path.expanduser(entry)).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{entry}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{entry}: is not text in UTF-8 ({error.reason}); save it in that encoding"
-        ) from None
+    text = read_text(os.path.expanduser(entry))
     lines = [line.strip() for line in text.split("\n")]  # names may hold other separators
     names = [line for line in lines if line and not line.startswith("#")]
     if not names:

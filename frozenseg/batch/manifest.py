@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from frozenseg.batch.items import Item, reason_of
-from frozenseg.errors import UserError, import_extra
+from frozenseg.batch.items import Item
+from frozenseg.errors import UserError, import_extra, reason_of
 from frozenseg.files import atomic_path
 from frozenseg.notes import note
 

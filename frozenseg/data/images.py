@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 
 from frozenseg.data.pixels import over_white, rgb_of_array
-from frozenseg.errors import MissingFileError, UserError, UserValueError
+from frozenseg.errors import MissingFileError, UserError, UserValueError, reason_of
 from frozenseg.notes import note, note_first
 
 # 1.2 GB as RGB. Pillow's own limit, against decompression bombs, is 179 million.
@@ -161,7 +161,7 @@ def _errors_named(name: str) -> Iterator[None]:
     except _DAMAGE as error:
         if _is_of_the_system(error):
             raise _unread(name, error) from None
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         raise UserValueError(f"{name}: damaged image ({reason}); copy it again") from None
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from frozenseg.engine.interrupt import SIGNALS, ends_as_by_ctrl_c, handled_by
 from frozenseg.engine.torchrun import keeps_a_store, store_of_this_start, under_torchrun
-from frozenseg.errors import UserError
+from frozenseg.errors import UserError, reason_of
 from frozenseg.extensions import import_extensions, imported_extensions
 from frozenseg.runtime.allocator import configure_allocator
 
@@ -216,9 +216,9 @@ def _in_group(
         else:
             dist.init_process_group(backend, init_method=url, rank=number, world_size=count)
     except (RuntimeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"--dist-url {url}: could not set up the process group at this address ({reason})"
+            f"--dist-url {url}: could not set up the process group at this address "
+            f"({reason_of(error)})"
         ) from None
     if is_main():
         logger.info("all %d processes have joined", world_size())
